@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef LEASEFS_LEASEFS_H
+#define LEASEFS_LEASEFS_H
+
+/*
+ * libleasefs: take leases on files of a leasefs server and read and write them one-sided over RDMA.
+ *
+ * Errors are negative errno values; outputs change only on success. leasefs_error() gives the sentence for people.
+ *
+ * Thread safety: calls on one session may come from any thread; transfers of different threads proceed in parallel
+ * as far as the one connection allows. A session has one thread of its own, which listens for recalls and renews
+ * leases; callbacks run on it and must not call leasefs_session_close().
+ *
+ * A lease that the server recalls is given back by the library: it stops new transfers (they fail with -ESTALE),
+ * waits for those under way and returns the lease, unless leasefs_lease_options.on_recall says otherwise. A transfer
+ * that the server has cut off (the lease was revoked) fails with -EREMOTEIO ("remote access error"); the connection
+ * is then made anew by the next transfer, and the session's other leases go on.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define LEASEFS_API __attribute__((visibility("default")))
+
+struct leasefs_session;
+struct leasefs_lease;
+
+enum leasefs_mode {
+    LEASEFS_READ = 1,  /* shared: the bytes do not change while it lasts */
+    LEASEFS_WRITE = 2, /* exclusive: only this holder changes the bytes */
+};
+
+struct leasefs_session_options {
+    const char *control; /* path of the server's control socket; NULL: the default (leasefs_default_control()) */
+    const char *host;    /* RDMA address of the server, name or number; NULL: the one that the server tells */
+    const char *client;  /* a name for the server's status and log; NULL: the program's name */
+    unsigned depth;      /* work requests in flight, 1..1024; 0: 16 */
+    size_t chunk;        /* bytes of one work request in large transfers; 0: 1 MiB */
+};
+
+/* $XDG_RUNTIME_DIR/leasefs.sock for users, /run/leasefs.sock for root. Static storage. */
+LEASEFS_API const char *leasefs_default_control(void);
+
+/* options may be NULL. The RDMA connection is made with the first lease. */
+LEASEFS_API int leasefs_session_open(const struct leasefs_session_options *options, struct leasefs_session **ret_session);
+
+/* Returns all leases (waiting for the server's fences) and frees. NULL is allowed. */
+LEASEFS_API void leasefs_session_close(struct leasefs_session *session);
+
+/* The last error of this thread as a sentence: what, why, what to do. Never NULL; valid until the thread's next call. */
+LEASEFS_API const char *leasefs_error(void);
+
+/* One JSON-RPC call on the control connection: method and parameters (a JSON object as text, or NULL) as in
+ * leasefs-protocol(7). *ret_result is the result as JSON text, freed by the caller. On an error of the server the
+ * errno it names is returned, and *ret_result (if ret_result is not NULL) is the JSON error object. */
+LEASEFS_API int leasefs_call(struct leasefs_session *session, const char *method, const char *params, char **ret_result);
+
+enum leasefs_recall_action {
+    LEASEFS_RECALL_RETURN = 0, /* give it back now */
+    LEASEFS_RECALL_KEEP = 1,   /* the caller will return it itself, before the deadline */
+};
+
+enum leasefs_notice {
+    LEASEFS_NOTICE_RECALL = 1,
+    LEASEFS_NOTICE_RECALL_CANCELLED,
+    LEASEFS_NOTICE_REVOKED,
+};
+
+struct leasefs_lease_options {
+    enum leasefs_mode mode;
+    uint64_t offset; /* bytes; rounded out to blocks */
+    uint64_t length; /* bytes; 0: to the end of the file */
+    bool prepare;    /* allocate, zero and unshare first (needs write permission) */
+    bool try_only;   /* fail with -EBUSY rather than recall others */
+    bool no_rdma;    /* hold the lease without connecting (no transfers through this handle) */
+
+    /* Called on the session's thread. NULL: LEASEFS_RECALL_RETURN. The result counts for LEASEFS_NOTICE_RECALL only. */
+    enum leasefs_recall_action (*on_notice)(struct leasefs_lease *lease, enum leasefs_notice notice,
+                                            unsigned deadline_ms, const char *reason, void *arg);
+    void *arg;
+};
+
+/* path is inside the filesystem ("/dir/file"). -EPERM: not eligible (leasefs_error() names the range and the remedy),
+ * -EBUSY, -EACCES, -ENOENT, -ENODEV (no RDMA device at the server), ... */
+LEASEFS_API int leasefs_lease_open(struct leasefs_session *session, const char *path,
+                                   const struct leasefs_lease_options *options, struct leasefs_lease **ret_lease);
+
+/* A new file of `size` bytes that will have the name `path` once published; the lease is a write lease on all of it.
+ * Until then it has no name, and is gone if the session ends. */
+LEASEFS_API int leasefs_create(struct leasefs_session *session, const char *path, mode_t mode, uint64_t size,
+                               struct leasefs_lease **ret_lease);
+
+/* Gives the lease back (waiting for the fence), then names the file, replacing an existing one. Frees the lease on
+ * success and on failure. */
+LEASEFS_API int leasefs_publish(struct leasefs_lease *lease);
+
+struct leasefs_layout {
+    uint64_t lease_id;
+    uint32_t sequence;
+    enum leasefs_mode mode;
+    uint64_t offset, length; /* bytes of the file that are covered, whole blocks */
+    uint64_t file_size;      /* bytes, when granted */
+    uint64_t remote_address; /* of the byte at `offset` */
+    uint32_t rkey;
+    unsigned lease_time_ms;
+};
+LEASEFS_API void leasefs_lease_layout(const struct leasefs_lease *lease, struct leasefs_layout *ret_layout);
+
+/* One-sided transfers. Blocks until done; large ones are cut into chunks and pipelined. `buffer` may be any memory
+ * (it is copied through registered buffers) or memory from leasefs_buffer_new() (not copied). Returns 0 when all
+ * bytes were moved. -ERANGE: outside the lease. -EBADF: a write through a read lease. -ESTALE: recalled, returned or
+ * expired. -EREMOTEIO: refused by the server's NIC. -ENOTCONN: connection lost; try again. */
+LEASEFS_API int leasefs_read(struct leasefs_lease *lease, void *buffer, size_t length, uint64_t offset);
+LEASEFS_API int leasefs_write(struct leasefs_lease *lease, const void *buffer, size_t length, uint64_t offset);
+
+/* Page-aligned memory registered for this session's connection; at least `length` bytes. */
+LEASEFS_API int leasefs_buffer_new(struct leasefs_session *session, size_t length, void **ret_buffer);
+LEASEFS_API void leasefs_buffer_free(struct leasefs_session *session, void *buffer);
+
+/* Tells the server that the bytes written so far are to be seen: mtime, data version. size: new file size within the
+ * leased range, or UINT64_MAX to keep it. */
+LEASEFS_API int leasefs_commit(struct leasefs_lease *lease, uint64_t size);
+
+/* Gives the lease back and frees it; waits until the server has fenced it. After a write lease's return local readers
+ * of the server see the new bytes. NULL is allowed. */
+LEASEFS_API int leasefs_lease_return(struct leasefs_lease *lease);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef LEASEFS_LEASE_TABLE_H
+#define LEASEFS_LEASE_TABLE_H
+
+/*
+ * Who may touch which bytes, and until when.
+ *
+ * Pure logic: no I/O, no threads, no clock (`now_ns` is passed in, CLOCK_MONOTONIC nanoseconds). Thread-safe: one
+ * lock inside, which ranks below every lock of fused/ (the front door is asked with the inode lock held) and is
+ * never held while calling out, with two exceptions that may only enqueue: lease_events.post and lease_waiter.resume.
+ *
+ * A lease's life (the table in lease_state.c is the machine; every edge names its function):
+ *
+ *   GRANTING --commit--> ACTIVE --conflict--> RECALLED --cancelled by the last waiter--> ACTIVE
+ *      |abort               |return, expiry, revoke, session end      |return, deadline, ...
+ *      v                    v                                         v
+ *    (gone)              FENCING <------------------------------------+
+ *                           |fenced                |no proof
+ *                           v                      v
+ *                         (gone)              QUARANTINED (for ever)
+ *
+ * Conflicts. An operation and a lease conflict when their ranges overlap and
+ *
+ *                          read lease                      write lease
+ *   LEASE_OP_DROP          until FENCING                   until FENCING          bytes leave the file: detach suffices
+ *   LEASE_OP_REPLACE       until FENCING                   until fenced (*)       bytes change
+ *   LEASE_OP_SHARE         never                           until fenced (*)       bytes get a second file
+ *   another lease, read    only while RECALLED (I10)       until fenced
+ *   another lease, write   until fenced                    until fenced
+ *
+ *   (*) or until the fence has overrun lease_limits.fence_bound_ns: then the filesystem copies the held blocks.
+ *   GRANTING conflicts like ACTIVE; its recall is sent as soon as the grant is committed.
+ *   A request for a lease also conflicts with every parked operation and earlier parked request that overlaps it
+ *   (I10, and first come, first served).
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lease/range.h"
+
+enum lease_mode {
+    LEASE_READ = 1,  /* shared */
+    LEASE_WRITE = 2, /* exclusive */
+};
+
+enum lease_state {
+    LEASE_GRANTING = 1,
+    LEASE_ACTIVE,
+    LEASE_RECALLED,
+    LEASE_FENCING,
+    LEASE_QUARANTINED,
+};
+
+/* What a local operation does to the bytes of its range; see the table above. */
+enum lease_op {
+    LEASE_OP_DROP = 1, /* truncate, punch, collapse, insert, unlink or rename over the last link */
+    LEASE_OP_REPLACE,  /* write, writeback, zero range, destination of a copy or a clone, unshare */
+    LEASE_OP_SHARE,    /* source of a clone */
+};
+
+enum lease_policy {
+    LEASE_POLICY_RECALL = 1, /* a conflicting operation waits, bounded */
+    LEASE_POLICY_BUSY,       /* it fails with EBUSY */
+};
+
+enum lease_end_reason {
+    LEASE_END_RETURNED = 1,
+    LEASE_END_RECALL_TIMEOUT, /* the holder did not answer its recall in time */
+    LEASE_END_EXPIRED,
+    LEASE_END_REVOKED, /* by an administrator */
+    LEASE_END_SESSION, /* its session died or left */
+    LEASE_END_ABORTED, /* the grant failed half-way */
+};
+
+struct lease_limits {
+    uint64_t lease_time_ns;     /* from grant or renewal to expiry */
+    uint64_t recall_timeout_ns; /* from recall to revocation */
+    uint64_t fence_bound_ns;    /* a fence that takes longer than this has overrun */
+    size_t max_leases;          /* in the table */
+    size_t max_session_leases;
+    enum lease_policy policy;
+};
+
+struct lease_table;
+struct lease_waiter;
+
+/* What the table tells the control service. Copied by post(); no pointer in it outlives the call. */
+enum lease_event_kind {
+    LEASE_EVENT_RECALL = 1,       /* tell the holder; deadline_ns is set */
+    LEASE_EVENT_RECALL_CANCELLED, /* tell the holder */
+    LEASE_EVENT_FENCE,            /* run gate and fence, then call lease_fenced(); reason is set */
+    LEASE_EVENT_DEADLINE,         /* lease_next_deadline() may have come nearer */
+};
+
+struct lease_event {
+    enum lease_event_kind kind;
+    enum lease_end_reason reason;
+    uint64_t lease_id, session_id, inode;
+    uint32_t sequence;
+    enum lease_mode mode;
+    struct lease_range range; /* of the recall */
+    uint64_t deadline_ns;
+    void *exposure; /* what lease_commit() stored */
+};
+
+struct lease_events {
+    /* Called with the table's lock held, in order: must only enqueue. */
+    void (*post)(void *ctx, const struct lease_event *event);
+    void *ctx;
+};
+
+/*
+ * A parked operation or lease request. Embedded in the caller's request object, zeroed before first use but for
+ * `resume`, and owned by the caller. Protocol:
+ *   - lease_op_begin() or lease_request() returned -EINPROGRESS: the waiter is parked; resume will be called exactly
+ *     once (unless lease_waiter_cancel() returns true), with the table's lock held: it must only enqueue.
+ *   - after resume, call the same function again with the same waiter: 0, an error, or parked once more.
+ *   - a waiter that was ever parked stays registered (so that no lease is granted over its range) until
+ *     lease_op_end() or, for a lease request, until the grant or an error.
+ */
+struct lease_waiter {
+    void (*resume)(struct lease_waiter *waiter);
+
+    /* The table's own, guarded by its lock. */
+    struct lease_waiter *next, **prev;
+    struct lease_inode *inode_entry;
+    struct lease_range range;
+    uint8_t kind; /* op, or lease request mode */
+    bool registered, parked, granting;
+    uint64_t ticket; /* arrival order */
+};
+
+int lease_table_new(const struct lease_limits *limits, const struct lease_events *events,
+                    struct lease_table **ret_table);
+void lease_table_free(struct lease_table *table); /* NULL is allowed; nothing may be parked */
+
+/* ---- the front door: called by fused/ with the inode's lock held, for inodes that have (or may have) leases ---- */
+
+/* May the operation change these bytes now? Does not block.
+ * 0: go, now, under the same inode lock. (If the waiter was parked before, lease_op_end() follows the operation.)
+ * -EINPROGRESS: parked; conflicting leases have been recalled. Drop the inode lock and give the thread back.
+ * -EBUSY: policy `busy`. -EAGAIN: `waiter` is NULL and the operation would have to park (recalls have been sent). */
+int lease_op_begin(struct lease_table *table, uint64_t inode, struct lease_range range, enum lease_op op,
+                   uint64_t now_ns, struct lease_waiter *waiter);
+void lease_op_end(struct lease_table *table, struct lease_waiter *waiter); /* no-op if it was never parked */
+
+/* Interrupted: takes a parked waiter out. true: it was parked, resume will not be called, the caller answers EINTR;
+ * recalls that only it waited for are cancelled and those leases live on. false: it is being resumed or was never
+ * parked; the caller lets the resumed operation run. */
+bool lease_waiter_cancel(struct lease_table *table, struct lease_waiter *waiter, uint64_t now_ns);
+
+/* ---- leases: called by the control service ---- */
+
+struct lease_request {
+    uint64_t session_id;
+    uint64_t inode;
+    struct lease_range range; /* whole blocks, not empty */
+    enum lease_mode mode;
+    bool wait; /* recall conflicting leases and park; else -EBUSY at once without recalling anybody */
+};
+
+/* Begins a grant: 0 and *ret_lease_id in state GRANTING (the caller then holds and exposes, and ends with
+ * lease_commit() or lease_abort()). -EINPROGRESS: parked. -EBUSY: conflict and policy `busy` or !wait.
+ * -EAGAIN: a recall is pending (I10) and !wait. -EMFILE, -ENFILE: limit of the session, of the table. -EINVAL. */
+int lease_request(struct lease_table *table, const struct lease_request *request, uint64_t now_ns,
+                  struct lease_waiter *waiter, uint64_t *ret_lease_id);
+
+struct lease_info {
+    uint64_t lease_id, session_id, inode;
+    struct lease_range range;
+    enum lease_mode mode;
+    enum lease_state state;
+    uint32_t sequence; /* starts at 1, grows with each change of the lease that the holder is told of */
+    uint64_t granted_at_ns, expires_at_ns;
+    uint64_t recall_deadline_ns; /* 0: none */
+    void *exposure;
+};
+
+/* GRANTING -> ACTIVE; stores `exposure` for the FENCE event; expiry starts. If a conflict arose meanwhile it is
+ * recalled at once. -ESTALE: the session ended or the lease was revoked meanwhile: the caller undoes what it did and
+ * calls lease_abort(). */
+int lease_commit(struct lease_table *table, uint64_t lease_id, uint64_t now_ns, void *exposure,
+                 struct lease_info *ret_info);
+void lease_abort(struct lease_table *table, uint64_t lease_id, uint64_t now_ns);
+
+/* The holder renews, or gives back. session_id must be the lease's: -ENOENT for others' leases and unknown ones.
+ * lease_renew: -ESTALE when it is past ACTIVE and RECALLED. A recalled lease's expiry grows, its deadline does not.
+ * lease_return: -> FENCING. -EALREADY: fencing already (the caller may wait for the same end).
+ * `sequence` 0 skips the check; one newer than the lease's is -EINVAL, an older one is accepted (crossing messages). */
+int lease_renew(struct lease_table *table, uint64_t session_id, uint64_t lease_id, uint64_t now_ns,
+                struct lease_info *ret_info);
+int lease_return(struct lease_table *table, uint64_t session_id, uint64_t lease_id, uint32_t sequence, uint64_t now_ns);
+
+/* By an administrator: -> FENCING at once. -ENOENT, -EALREADY. */
+int lease_revoke(struct lease_table *table, uint64_t lease_id, uint64_t now_ns);
+
+/* The session died or left: all its leases -> FENCING, its parked requests are cancelled (their resume IS called,
+ * lease_request() then says -ECANCELED). */
+void lease_session_end(struct lease_table *table, uint64_t session_id, uint64_t now_ns);
+
+/* The fence ended: proof (lease gone, waiters resumed), or no proof (QUARANTINED, detached: conflicts with nothing,
+ * waiters resumed; the filesystem's hold protects the blocks for ever). */
+void lease_fenced(struct lease_table *table, uint64_t lease_id, bool proven, uint64_t now_ns);
+
+/* Deadlines, expiries, fence overruns. Call at or after lease_next_deadline(); UINT64_MAX: none. */
+void lease_tick(struct lease_table *table, uint64_t now_ns);
+uint64_t lease_next_deadline(struct lease_table *table);
+
+/* ---- looking ---- */
+
+int lease_get(struct lease_table *table, uint64_t lease_id, struct lease_info *ret_info); /* -ENOENT */
+
+/* Copies at most max leases (of one inode; inode 0: of all) in order of id; returns how many there are. */
+size_t lease_list(struct lease_table *table, uint64_t inode, struct lease_info *infos, size_t max);
+
+struct lease_counts {
+    size_t leases, granting, active, recalled, fencing, quarantined, waiters;
+    uint64_t granted, returned, recalls, recall_timeouts, expired, revoked; /* since the start */
+};
+void lease_counts(struct lease_table *table, struct lease_counts *ret_counts);
+
+/* Checks every invariant of the table; 0, or -EUCLEAN after describing the first violation on stderr. */
+int lease_table_check(struct lease_table *table);
+
+const char *lease_mode_name(enum lease_mode mode);
+const char *lease_state_name(enum lease_state state);
+const char *lease_end_reason_name(enum lease_end_reason reason);
+
+#endif

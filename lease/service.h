@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef LEASEFS_LEASE_SERVICE_H
+#define LEASEFS_LEASE_SERVICE_H
+
+/*
+ * The control service: the Unix socket, its sessions, and the threads that carry grants and fences out.
+ *
+ *   control thread   sd-event loop: accepts, parses, answers, sends notices, runs the table's clock. Never blocks.
+ *   grant workers    flush, hold, expose, prepare, clone, publish: may block on the kernel or on registration.
+ *   fence workers    gate, fence, drop, release. Separate, so that a grant that waits never delays a fence.
+ *
+ * Lock order (outermost first): inode locks of fused/  >  lease table  >  service queue. Nothing calls out with the
+ * last two held.
+ */
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "lease/exposure_ops.h"
+#include "lease/layout_ops.h"
+#include "lease/lease_table.h"
+
+struct lease_service;
+
+struct lease_service_config {
+    const char *control_path;       /* Unix socket, mode 0600; a stale one (nobody listens) is replaced */
+    struct lease_limits limits;
+    const struct layout_ops *layout;
+    void *fs;
+    const struct exposure_ops *exposure; /* NULL: no RDMA device; leases are refused with no_device_reason */
+    void *fabric;
+    const char *no_device_reason;
+    uint64_t boot_epoch;
+};
+
+/* new: binds the socket and makes the table, so that errors show before the mount. start: runs the threads (after
+ * daemonizing). stop: ends sessions, fences every lease, joins the threads; bounded in time. *ret_error: a sentence,
+ * free(). */
+int lease_service_new(const struct lease_service_config *config, struct lease_service **ret_service, char **ret_error);
+int lease_service_start(struct lease_service *service);
+void lease_service_stop(struct lease_service *service);
+void lease_service_free(struct lease_service *service); /* after stop; removes the socket. NULL is allowed */
+
+struct lease_table *lease_service_table(struct lease_service *service);
+
+#endif
