@@ -48,18 +48,26 @@ struct leasefs_session_options {
 LEASEFS_API const char *leasefs_default_control(void);
 
 /* options may be NULL. The RDMA connection is made with the first lease. */
-LEASEFS_API int leasefs_session_open(const struct leasefs_session_options *options, struct leasefs_session **ret_session);
+LEASEFS_API int leasefs_session_open(const struct leasefs_session_options *options,
+                                     struct leasefs_session **ret_session);
 
 /* Returns all leases (waiting for the server's fences) and frees. NULL is allowed. */
 LEASEFS_API void leasefs_session_close(struct leasefs_session *session);
 
-/* The last error of this thread as a sentence: what, why, what to do. Never NULL; valid until the thread's next call. */
+/* The last error of this thread as a sentence: what, why, what to do. Never NULL; valid until the thread's next call.
+ */
 LEASEFS_API const char *leasefs_error(void);
+
+/* What the server said about the last error of this thread, as a JSON object with the members of JSON-RPC's
+ * error.data (protocol.h: "errno", "reason", "remedy", "offset", "length"); NULL when the error was not the server's.
+ * Valid until the thread's next call. */
+LEASEFS_API const char *leasefs_error_data(void);
 
 /* One JSON-RPC call on the control connection: method and parameters (a JSON object as text, or NULL) as in
  * leasefs-protocol(7). *ret_result is the result as JSON text, freed by the caller. On an error of the server the
  * errno it names is returned, and *ret_result (if ret_result is not NULL) is the JSON error object. */
-LEASEFS_API int leasefs_call(struct leasefs_session *session, const char *method, const char *params, char **ret_result);
+LEASEFS_API int leasefs_call(struct leasefs_session *session, const char *method, const char *params,
+                             char **ret_result);
 
 enum leasefs_recall_action {
     LEASEFS_RECALL_RETURN = 0, /* give it back now */
@@ -80,7 +88,13 @@ struct leasefs_lease_options {
     bool try_only;   /* fail with -EBUSY rather than recall others */
     bool no_rdma;    /* hold the lease without connecting (no transfers through this handle) */
 
-    /* Called on the session's thread. NULL: LEASEFS_RECALL_RETURN. The result counts for LEASEFS_NOTICE_RECALL only. */
+    /* For trying a server out: transfers are attempted even when the library knows that the lease was recalled,
+     * revoked or has expired, so that it is the server's NIC that refuses (-EREMOTEIO). Bytes moved then mean nothing.
+     */
+    bool unguarded;
+
+    /* Called on the session's thread, possibly before leasefs_lease_open() has returned. Must not block. NULL:
+     * LEASEFS_RECALL_RETURN. The result counts for LEASEFS_NOTICE_RECALL only. */
     enum leasefs_recall_action (*on_notice)(struct leasefs_lease *lease, enum leasefs_notice notice,
                                             unsigned deadline_ms, const char *reason, void *arg);
     void *arg;
