@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "rdma/revoke.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "rdma/sync.h"
+
+static void error_sentence(char **ret_error, const char *format, const char *name, size_t length)
+{
+    if (asprintf(ret_error, format, (int)length, name) < 0)
+        *ret_error = NULL;
+}
+
+static const struct revoke_mechanism *find_mechanism(const struct revoke_mechanism *table, size_t n_table,
+                                                     const char *name, size_t length)
+{
+    for (size_t i = 0; i < n_table; i++)
+        if (strlen(table[i].name) == length && !memcmp(table[i].name, name, length))
+            return &table[i];
+    return NULL;
+}
+
+static int add_rung(struct revoke_ladder *ladder, const struct revoke_mechanism *mechanism)
+{
+    for (size_t i = 0; i < ladder->n_rungs; i++)
+        if (ladder->rungs[i] == mechanism)
+            return -EEXIST;
+    if (ladder->n_rungs == REVOKE_MAX_RUNGS)
+        return -E2BIG;
+    ladder->rungs[ladder->n_rungs++] = mechanism;
+    return 0;
+}
+
+static int parse_list(struct revoke_ladder *ladder, const struct revoke_mechanism *table, size_t n_table,
+                      const char *list, char **ret_error)
+{
+    for (const char *name = list;; name += strcspn(name, ",") + 1) {
+        size_t length = strcspn(name, ",");
+        const struct revoke_mechanism *mechanism = find_mechanism(table, n_table, name, length);
+
+        if (!mechanism) {
+            error_sentence(ret_error, "revoke=: there is no mechanism \"%.*s\"; leasectl probe lists them", name,
+                           length);
+            return -EINVAL;
+        }
+        if (add_rung(ladder, mechanism) < 0) {
+            error_sentence(ret_error, "revoke=: \"%.*s\" is named twice", name, length);
+            return -EINVAL;
+        }
+        if (!name[length])
+            return 0;
+    }
+}
+
+int revoke_ladder_init(struct revoke_ladder *ladder, const struct revoke_mechanism *table, size_t n_table,
+                       const char *list, char **ret_error)
+{
+    struct revoke_ladder new = {.now_ns = monotonic_ns, .chosen = list && strcmp(list, "auto") != 0};
+    bool has_fence = false;
+    int r = 0;
+
+    if (new.chosen)
+        r = parse_list(&new, table, n_table, list, ret_error);
+    else
+        for (size_t i = 0; i < n_table && r == 0; i++)
+            r = add_rung(&new, &table[i]);
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < new.n_rungs; i++)
+        has_fence |= new.rungs[i]->kind == REVOKE_FENCE;
+    if (!has_fence) {
+        error_sentence(ret_error, "revoke=%.*s: not one of these is a fence, so no block could ever be freed; add one",
+                       list ? list : "auto", list ? strlen(list) : 4);
+        return -EINVAL;
+    }
+    *ladder = new;
+    pthread_mutex_init(&ladder->lock, NULL);
+    return 0;
+}
+
+void revoke_ladder_destroy(struct revoke_ladder *ladder)
+{
+    pthread_mutex_destroy(&ladder->lock);
+}
+
+bool revoke_ladder_has(const struct revoke_ladder *ladder, const char *name)
+{
+    for (size_t i = 0; i < ladder->n_rungs; i++)
+        if (!strcmp(ladder->rungs[i]->name, name))
+            return true;
+    return false;
+}
+
+static int climb_rung(struct revoke_ladder *ladder, size_t index, struct exposure *exposure)
+{
+    const struct revoke_mechanism *rung = ladder->rungs[index];
+    struct revoke_count *count = &ladder->counts[index];
+    uint64_t start = ladder->now_ns();
+    uint64_t deadline = start + rung->allowed_ns;
+    int r = rung->run(exposure, deadline);
+    uint64_t end = ladder->now_ns();
+
+    /* A late success proves nothing: after 50 s of a stuck reference the rxe kernel gives up on it, and its dereg
+     * still returns 0. */
+    if (r == 0 && end > deadline)
+        r = -ETIMEDOUT;
+    pthread_mutex_lock(&ladder->lock);
+    if (r == 0) {
+        count->succeeded++;
+        count->total_ns += end - start;
+        if (end - start > count->max_ns)
+            count->max_ns = end - start;
+    } else if (r == -ETIMEDOUT) {
+        count->late++;
+    } else {
+        count->failed++;
+    }
+    pthread_mutex_unlock(&ladder->lock);
+    return r;
+}
+
+static int climb(struct revoke_ladder *ladder, enum revoke_kind kind, struct exposure *exposure)
+{
+    int r = -EOPNOTSUPP;
+
+    for (size_t i = 0; i < ladder->n_rungs; i++) {
+        if (ladder->rungs[i]->kind != kind)
+            continue;
+        r = climb_rung(ladder, i, exposure);
+        if (r == 0)
+            break;
+    }
+    return r;
+}
+
+int revoke_gate(struct revoke_ladder *ladder, struct exposure *exposure)
+{
+    return climb(ladder, REVOKE_GATE, exposure);
+}
+
+int revoke_fence(struct revoke_ladder *ladder, struct exposure *exposure)
+{
+    if (climb(ladder, REVOKE_FENCE, exposure) == 0)
+        return 0;
+    pthread_mutex_lock(&ladder->lock);
+    ladder->unproven++;
+    pthread_mutex_unlock(&ladder->lock);
+    return -ETIMEDOUT;
+}
+
+uint64_t revoke_fence_bound_ns(const struct revoke_ladder *ladder)
+{
+    uint64_t bound = 0;
+
+    for (size_t i = 0; i < ladder->n_rungs; i++)
+        if (ladder->rungs[i]->kind == REVOKE_FENCE)
+            bound += ladder->rungs[i]->allowed_ns;
+    return bound;
+}
+
+static json_t *count_json(const struct revoke_count *count)
+{
+    uint64_t mean = count->succeeded ? count->total_ns / count->succeeded : 0;
+
+    return json_pack("{s:I, s:I, s:I, s:I, s:I}", "count", (json_int_t)count->succeeded, "failed",
+                     (json_int_t)count->failed, "late", (json_int_t)count->late, "mean_us", (json_int_t)(mean / 1000),
+                     "max_us", (json_int_t)(count->max_ns / 1000));
+}
+
+json_t *revoke_status(struct revoke_ladder *ladder)
+{
+    struct revoke_count counts[REVOKE_MAX_RUNGS];
+    uint64_t unproven;
+    json_t *status = json_object();
+
+    pthread_mutex_lock(&ladder->lock);
+    memcpy(counts, ladder->counts, sizeof(counts));
+    unproven = ladder->unproven;
+    pthread_mutex_unlock(&ladder->lock);
+
+    int failed = json_object_set_new(status, "unproven", json_integer((json_int_t)unproven));
+
+    for (size_t i = 0; i < ladder->n_rungs; i++)
+        failed |= json_object_set_new(status, ladder->rungs[i]->name, count_json(&counts[i]));
+    if (failed) {
+        json_decref(status);
+        return NULL;
+    }
+    return status;
+}
