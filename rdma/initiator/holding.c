@@ -1,0 +1,405 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "rdma/initiator/holding.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "rdma/initiator/clock.h"
+#include "rdma/initiator/error.h"
+#include <leasefs/protocol.h>
+
+/* A transfer needs some time: none starts this close to the expiry. */
+static uint64_t margin_ns(const struct leasefs_lease *lease)
+{
+    uint64_t margin = lease->layout.lease_time_ms * NS_PER_MS / 8;
+
+    return margin < 100 * NS_PER_MS ? margin : 100 * NS_PER_MS;
+}
+
+void holding_extend_locked(struct leasefs_lease *lease, uint64_t sent_at_ns)
+{
+    uint64_t lease_time_ns = lease->layout.lease_time_ms * NS_PER_MS;
+
+    lease->expires_at_ns = sent_at_ns + lease_time_ns;
+    lease->renew_at_ns = sent_at_ns + lease_time_ns / 3;
+}
+
+void holding_end_locked(struct leasefs_lease *lease, int status, const char *reason)
+{
+    if (lease->holding == HOLDING_ENDED)
+        return;
+    lease->holding = HOLDING_ENDED;
+    lease->end_status = status;
+    snprintf(lease->end_reason, sizeof(lease->end_reason), "%s", reason);
+    pthread_cond_broadcast(&lease->session->changed);
+}
+
+bool holding_at_rest_locked(const struct leasefs_lease *lease)
+{
+    return lease->holding == HOLDING_ENDED && !lease->pins && !lease->transfers;
+}
+
+/* Drops the pin that let the caller use the lease without the lock. The lease may be gone afterwards. */
+static void unpin(struct leasefs_lease *lease)
+{
+    struct leasefs_session *session = lease->session;
+
+    pthread_mutex_lock(&session->lock);
+    lease->pins--;
+    pthread_cond_broadcast(&session->changed);
+    pthread_mutex_unlock(&session->lock);
+}
+
+/* ---- giving back ---- */
+
+static void on_returned(struct rpc_call *call)
+{
+    struct leasefs_lease *lease = call->arg;
+    struct leasefs_session *session = lease->session;
+
+    pthread_mutex_lock(&session->lock);
+    if (!call->status)
+        holding_end_locked(lease, 0, "returned");
+    else if (call->status == -ENOTCONN)
+        holding_end_locked(lease, -ESTALE, "the control connection was lost");
+    else
+        holding_end_locked(lease, -ESTALE, "the server did not know it any more");
+    pthread_mutex_unlock(&session->lock);
+    unpin(lease);
+}
+
+/* Is it time to send the return request? Then the caller sends it, after dropping the lock; the lease is pinned. */
+static bool return_due_locked(struct leasefs_lease *lease)
+{
+    if (lease->holding != HOLDING_RETURNING || lease->transfers || lease->return_begun)
+        return false;
+    lease->return_begun = true;
+    lease->pins++;
+    return true;
+}
+
+static void send_return(struct leasefs_lease *lease)
+{
+    struct leasefs_layout layout;
+
+    leasefs_lease_layout(lease, &layout);
+    lease->return_call.complete = on_returned;
+    lease->return_call.arg = lease;
+    if (rpc_start(
+            lease->session->rpc, LEASEFS_METHOD_RETURN,
+            json_pack("{s:I, s:I}", "lease", (json_int_t)layout.lease_id, "sequence", (json_int_t)layout.sequence),
+            &lease->return_call)) {
+        lease->return_call.status = -ENOTCONN;
+        on_returned(&lease->return_call);
+    }
+}
+
+static bool begin_return_locked(struct leasefs_lease *lease)
+{
+    if (lease->holding == HOLDING_ACTIVE)
+        lease->holding = HOLDING_RETURNING;
+    return return_due_locked(lease);
+}
+
+void holding_return(struct leasefs_lease *lease)
+{
+    struct leasefs_session *session = lease->session;
+    bool due;
+
+    pthread_mutex_lock(&session->lock);
+    due = begin_return_locked(lease);
+    pthread_mutex_unlock(&session->lock);
+    if (due)
+        send_return(lease);
+}
+
+static bool all_at_rest_locked(const struct leasefs_session *session)
+{
+    for (const struct leasefs_lease *lease = session->leases; lease; lease = lease->next)
+        if (!holding_at_rest_locked(lease))
+            return false;
+    return true;
+}
+
+void holding_return_all(struct leasefs_session *session)
+{
+    struct timespec deadline;
+    int status = 0;
+
+    pthread_mutex_lock(&session->lock);
+    for (struct leasefs_lease *lease = session->leases; lease; lease = lease->next) {
+        bool due = begin_return_locked(lease);
+
+        /* Only the caller, who is here, unlinks leases. */
+        pthread_mutex_unlock(&session->lock);
+        if (due)
+            send_return(lease);
+        pthread_mutex_lock(&session->lock);
+    }
+    clock_gettime(CLOCK_MONOTONIC, &deadline);
+    deadline.tv_sec += HOLDING_CLOSE_TIMEOUT_S;
+    while (!all_at_rest_locked(session) && !status)
+        status = pthread_cond_timedwait(&session->changed, &session->lock, &deadline);
+    if (status)
+        shutdown(rpc_fd(session->rpc), SHUT_RDWR);
+    while (!all_at_rest_locked(session))
+        pthread_cond_wait(&session->changed, &session->lock);
+    pthread_mutex_unlock(&session->lock);
+}
+
+/* ---- notices ---- */
+
+static enum leasefs_recall_action tell(struct leasefs_lease *lease, enum leasefs_notice notice, unsigned deadline_ms,
+                                       const char *reason)
+{
+    if (!lease->options.on_notice)
+        return LEASEFS_RECALL_RETURN;
+    return lease->options.on_notice(lease, notice, deadline_ms, reason, lease->options.arg);
+}
+
+static void recalled(struct leasefs_lease *lease, unsigned deadline_ms)
+{
+    if (tell(lease, LEASEFS_NOTICE_RECALL, deadline_ms, "recalled") == LEASEFS_RECALL_RETURN)
+        holding_return(lease);
+}
+
+/* The lease of this number, pinned; NULL: it is not ours any more, and its return is on its way or done. */
+static struct leasefs_lease *find_and_pin(struct leasefs_session *session, uint64_t id, uint32_t sequence)
+{
+    struct leasefs_lease *lease;
+
+    pthread_mutex_lock(&session->lock);
+    for (lease = session->leases; lease; lease = lease->next)
+        if (lease->layout.lease_id == id)
+            break;
+    if (lease) {
+        lease->pins++;
+        if (sequence > lease->layout.sequence)
+            lease->layout.sequence = sequence;
+    }
+    pthread_mutex_unlock(&session->lock);
+    return lease;
+}
+
+static bool is_active(struct leasefs_lease *lease)
+{
+    bool active;
+
+    pthread_mutex_lock(&lease->session->lock);
+    active = lease->holding == HOLDING_ACTIVE;
+    pthread_mutex_unlock(&lease->session->lock);
+    return active;
+}
+
+static void end_and_tell(struct leasefs_lease *lease, int status, const char *reason)
+{
+    bool ended_before;
+
+    pthread_mutex_lock(&lease->session->lock);
+    ended_before = lease->holding == HOLDING_ENDED;
+    holding_end_locked(lease, status, reason);
+    pthread_mutex_unlock(&lease->session->lock);
+    if (!ended_before)
+        tell(lease, LEASEFS_NOTICE_REVOKED, 0, reason);
+}
+
+void lease_notified(struct leasefs_session *session, const char *method, const json_t *params)
+{
+    json_int_t id = json_integer_value(json_object_get(params, "lease"));
+    json_int_t sequence = json_integer_value(json_object_get(params, "sequence"));
+    json_int_t deadline_ms = json_integer_value(json_object_get(params, "deadline_ms"));
+    const char *reason = json_string_value(json_object_get(params, "reason"));
+    struct leasefs_lease *lease =
+        find_and_pin(session, (uint64_t)id, sequence > 0 && sequence <= UINT32_MAX ? (uint32_t)sequence : 0);
+
+    if (!lease)
+        return;
+    if (!strcmp(method, LEASEFS_NOTIFY_RECALL)) {
+        if (is_active(lease))
+            recalled(lease, deadline_ms > 0 && deadline_ms <= UINT32_MAX ? (unsigned)deadline_ms : 0);
+    } else if (!strcmp(method, LEASEFS_NOTIFY_RECALL_CANCELLED)) {
+        if (is_active(lease))
+            tell(lease, LEASEFS_NOTICE_RECALL_CANCELLED, 0, "nobody waits for it any more");
+    } else if (!strcmp(method, LEASEFS_NOTIFY_REVOKED)) {
+        end_and_tell(lease, -EREMOTEIO, reason ? reason : "revoked");
+    }
+    unpin(lease);
+}
+
+void lease_all_lost(struct leasefs_session *session)
+{
+    for (;;) {
+        struct leasefs_lease *lease;
+
+        pthread_mutex_lock(&session->lock);
+        for (lease = session->leases; lease; lease = lease->next)
+            if (lease->holding != HOLDING_ENDED)
+                break;
+        if (lease)
+            lease->pins++;
+        pthread_mutex_unlock(&session->lock);
+        if (!lease)
+            return;
+        end_and_tell(lease, -ESTALE, "the control connection was lost");
+        unpin(lease);
+    }
+}
+
+/* ---- renewal ---- */
+
+static void on_renewed(struct rpc_call *call)
+{
+    struct leasefs_lease *lease = call->arg;
+    struct leasefs_session *session = lease->session;
+    json_int_t lease_time_ms = json_integer_value(json_object_get(call->result, "lease_time_ms"));
+    bool gone = call->status == -ESTALE || call->status == -ENOENT;
+
+    pthread_mutex_lock(&session->lock);
+    lease->renewing = false;
+    if (!call->status) {
+        if (lease_time_ms > 0 && lease_time_ms <= INT32_MAX)
+            lease->layout.lease_time_ms = (unsigned)lease_time_ms;
+        holding_extend_locked(lease, call->sent_at_ns);
+    }
+    /* A lease on its way back is unknown to the server before we hear so: no news. */
+    gone = gone && lease->holding == HOLDING_ACTIVE;
+    pthread_mutex_unlock(&session->lock);
+    rpc_call_clear(call);
+    if (gone)
+        end_and_tell(lease, -ESTALE, "it was not renewed in time");
+    unpin(lease);
+}
+
+static void send_renewal(struct leasefs_lease *lease)
+{
+    lease->renew_call.complete = on_renewed;
+    lease->renew_call.arg = lease;
+    if (rpc_start(lease->session->rpc, LEASEFS_METHOD_RENEW,
+                  json_pack("{s:I}", "lease", (json_int_t)lease->layout.lease_id), &lease->renew_call)) {
+        lease->renew_call.status = -ENOTCONN;
+        on_renewed(&lease->renew_call);
+    }
+}
+
+uint64_t lease_renew_due(struct leasefs_session *session, uint64_t now_ns)
+{
+    uint64_t next_ns = UINT64_MAX;
+
+    pthread_mutex_lock(&session->lock);
+    for (struct leasefs_lease *lease = session->leases, *next; lease; lease = next) {
+        bool due = lease->holding == HOLDING_ACTIVE && lease->renew_at_ns <= now_ns;
+
+        if (due) {
+            /* Should this one fail, the next is tried after another third. */
+            lease->renew_at_ns = now_ns + lease->layout.lease_time_ms * NS_PER_MS / 3 + 1;
+            due = !lease->renewing;
+        }
+        if (lease->holding == HOLDING_ACTIVE && lease->renew_at_ns < next_ns)
+            next_ns = lease->renew_at_ns;
+        if (due) {
+            lease->renewing = true;
+            lease->pins += 2; /* one for the call, one so that it stays linked until we have gone on from it */
+            pthread_mutex_unlock(&session->lock);
+            send_renewal(lease);
+            pthread_mutex_lock(&session->lock);
+            lease->pins--;
+            pthread_cond_broadcast(&session->changed);
+        }
+        next = lease->next;
+    }
+    pthread_mutex_unlock(&session->lock);
+    return next_ns;
+}
+
+/* ---- transfers ---- */
+
+static int check_request(const struct leasefs_lease *lease, bool write, uint64_t offset, size_t length)
+{
+    const struct leasefs_layout *layout = &lease->layout;
+
+    if (lease->options.no_rdma)
+        return error_set(-EOPNOTSUPP, "the lease was taken without a connection for transfers");
+    if (write && layout->mode != LEASEFS_WRITE && !lease->options.unguarded)
+        return error_set(-EBADF, "a write through a read lease");
+    if (offset < layout->offset || offset - layout->offset > layout->length ||
+        length > layout->length - (offset - layout->offset))
+        return error_set(-ERANGE, "bytes %llu+%zu are outside of the lease, which covers %llu+%llu",
+                         (unsigned long long)offset, length, (unsigned long long)layout->offset,
+                         (unsigned long long)layout->length);
+    return 0;
+}
+
+/* 0: transfers are allowed now, else why not. */
+static int guard_locked(const struct leasefs_lease *lease, uint64_t now_ns)
+{
+    if (lease->options.unguarded)
+        return 0;
+    if (lease->holding == HOLDING_ENDED)
+        return lease->end_status == -EREMOTEIO ? -EREMOTEIO : -ESTALE;
+    if (lease->holding != HOLDING_ACTIVE || now_ns + margin_ns(lease) >= lease->expires_at_ns)
+        return -ESTALE;
+    return 0;
+}
+
+static int explain_guard(int status, const char *reason, enum holding holding)
+{
+    if (status == -EREMOTEIO)
+        return error_set(status, "remote access error: the lease was revoked (%s). Take a new lease.", reason);
+    if (holding == HOLDING_ENDED)
+        return error_set(status, "the lease has ended: %s. Take a new lease.", reason);
+    if (holding == HOLDING_RETURNING)
+        return error_set(status, "the lease was recalled and is being given back. Take a new lease.");
+    return error_set(status, "the lease has expired, or is about to: its renewal was not answered in time");
+}
+
+int lease_transfer_begin(struct leasefs_lease *lease, bool write, uint64_t offset, size_t length)
+{
+    struct leasefs_session *session = lease->session;
+    char reason[sizeof(lease->end_reason)];
+    enum holding holding;
+    int status = check_request(lease, write, offset, length);
+
+    if (status)
+        return status;
+    pthread_mutex_lock(&session->lock);
+    status = guard_locked(lease, clock_now_ns());
+    if (!status)
+        lease->transfers++;
+    holding = lease->holding;
+    memcpy(reason, lease->end_reason, sizeof(reason));
+    pthread_mutex_unlock(&session->lock);
+    return status ? explain_guard(status, reason, holding) : 0;
+}
+
+int lease_transfer_end(struct leasefs_lease *lease, int status)
+{
+    struct leasefs_session *session = lease->session;
+    char reason[sizeof(lease->end_reason)];
+    uint64_t now_ns = clock_now_ns();
+    enum holding holding;
+    int late = 0;
+    bool due;
+
+    pthread_mutex_lock(&session->lock);
+    /* Transfers under way at a recall may finish: the lease is ours until it is returned. Past the lease's end the
+     * blocks may be another file's, so bytes read then are not the file's, and bytes written then may be lost. */
+    if (!status && !lease->options.unguarded) {
+        if (lease->holding == HOLDING_ENDED)
+            late = lease->end_status == -EREMOTEIO ? -EREMOTEIO : -ESTALE;
+        else if (now_ns >= lease->expires_at_ns)
+            late = -ESTALE;
+    }
+    holding = lease->holding;
+    memcpy(reason, lease->end_reason, sizeof(reason));
+    lease->transfers--;
+    due = return_due_locked(lease);
+    if (!lease->transfers)
+        pthread_cond_broadcast(&session->changed);
+    pthread_mutex_unlock(&session->lock);
+    if (due)
+        send_return(lease);
+    return late ? explain_guard(late, reason, holding) : status;
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef LEASEFS_INITIATOR_HOLDING_H
+#define LEASEFS_INITIATOR_HOLDING_H
+
+/* The states of a lease that the peer holds (picture in session.h), and everything that moves it from one to another
+ * once it was granted: recalls, renewals, transfers, giving back. `_locked`: with session->lock held. */
+
+#include "rdma/initiator/session.h"
+
+/* Granted or renewed by a request sent at that time. */
+void holding_extend_locked(struct leasefs_lease *lease, uint64_t sent_at_ns);
+
+/* -> ENDED, once; later ends change nothing. */
+void holding_end_locked(struct leasefs_lease *lease, int status, const char *reason);
+
+/* ACTIVE -> RETURNING. Does not wait. */
+void holding_return(struct leasefs_lease *lease);
+
+/* ENDED, and nobody uses the object any more. */
+bool holding_at_rest_locked(const struct leasefs_lease *lease);
+
+/* Gives back every lease of the session and waits until all are at rest; a server that does not answer for
+ * HOLDING_CLOSE_TIMEOUT_S loses the control connection, which ends them too. */
+#define HOLDING_CLOSE_TIMEOUT_S 60
+void holding_return_all(struct leasefs_session *session);
+
+#endif

@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "rdma/initiator/clock.h"
+#include "rdma/initiator/conn.h"
+#include "rdma/initiator/error.h"
+#include "rdma/initiator/holding.h"
+#include "rdma/initiator/session.h"
+#include <leasefs/protocol.h>
+
+static struct leasefs_lease *lease_new(struct leasefs_session *session, const struct leasefs_lease_options *options)
+{
+    struct leasefs_lease *lease = calloc(1, sizeof(*lease));
+
+    if (!lease)
+        return NULL;
+    lease->session = session;
+    lease->options = *options;
+    lease->holding = HOLDING_OPENING;
+    return lease;
+}
+
+static void lease_free(struct leasefs_lease *lease)
+{
+    rpc_call_clear(&lease->open_call);
+    rpc_call_clear(&lease->renew_call);
+    rpc_call_clear(&lease->return_call);
+    free(lease->publish_path);
+    free(lease);
+}
+
+/* ---- asking for a lease ---- */
+
+static int parse_grant(json_t *result, struct leasefs_layout *ret_layout)
+{
+    json_int_t id, sequence = 0, offset, length, file_size, address = 0, rkey = 0, lease_time_ms;
+    const char *mode;
+
+    if (json_unpack(result, "{s:I, s?I, s:s, s:I, s:I, s:I, s?I, s?I, s:I}", "lease", &id, "sequence", &sequence,
+                    "mode", &mode, "offset", &offset, "length", &length, "file_size", &file_size, "remote_address",
+                    &address, "rkey", &rkey, "lease_time_ms", &lease_time_ms))
+        return -EPROTO;
+    if (sequence < 0 || sequence > UINT32_MAX || rkey < 0 || rkey > UINT32_MAX || offset < 0 || length <= 0 ||
+        length > INT64_MAX - offset || file_size < 0 || lease_time_ms <= 0 || lease_time_ms > INT32_MAX)
+        return -EPROTO;
+    *ret_layout = (struct leasefs_layout){
+        .lease_id = (uint64_t)id,
+        .sequence = (uint32_t)sequence,
+        .mode = strcmp(mode, "write") ? LEASEFS_READ : LEASEFS_WRITE,
+        .offset = (uint64_t)offset,
+        .length = (uint64_t)length,
+        .file_size = (uint64_t)file_size,
+        .remote_address = (uint64_t)address,
+        .rkey = (uint32_t)rkey,
+        .lease_time_ms = (unsigned)lease_time_ms,
+    };
+    return 0;
+}
+
+/* On the session's thread, so that a recall on the heels of the grant finds the lease. */
+static void on_granted(struct rpc_call *call)
+{
+    struct leasefs_lease *lease = call->arg;
+    struct leasefs_session *session = lease->session;
+    struct leasefs_layout layout;
+    int status = call->status ? call->status : parse_grant(call->result, &layout);
+
+    pthread_mutex_lock(&session->lock);
+    if (status) {
+        holding_end_locked(lease, status, "not granted");
+    } else {
+        lease->layout = layout;
+        lease->granted = true;
+        lease->holding = HOLDING_ACTIVE;
+        holding_extend_locked(lease, call->sent_at_ns);
+        lease->next = session->leases;
+        session->leases = lease;
+    }
+    lease->pins--;
+    pthread_cond_broadcast(&session->changed);
+    pthread_mutex_unlock(&session->lock);
+}
+
+static json_t *lease_params(const struct leasefs_lease *lease, const char *path)
+{
+    const struct leasefs_lease_options *options = &lease->options;
+    json_t *params = json_pack("{s:s, s:I, s:I, s:b, s:b}", "mode", options->mode == LEASEFS_WRITE ? "write" : "read",
+                               "offset", (json_int_t)options->offset, "length", (json_int_t)options->length, "prepare",
+                               options->prepare, "wait", !options->try_only);
+
+    if (!params)
+        return NULL;
+    if (path ? json_object_set_new(params, "path", json_string(path))
+             : json_object_set_new(params, "file", json_integer((json_int_t)lease->file))) {
+        json_decref(params);
+        return NULL;
+    }
+    return params;
+}
+
+/* Asks the server and waits. On failure the lease is freed. */
+static int acquire(struct leasefs_lease *lease, const char *path, struct leasefs_lease **ret_lease)
+{
+    struct leasefs_session *session = lease->session;
+    json_t *params = lease_params(lease, path);
+    int status;
+
+    if (!params) {
+        status = error_set(-EINVAL, "lease: the path is no text in UTF-8");
+        goto undo_lease;
+    }
+    lease->open_call.complete = on_granted;
+    lease->open_call.arg = lease;
+    lease->pins = 1;
+    status = rpc_start(session->rpc, LEASEFS_METHOD_LEASE, params, &lease->open_call);
+    if (status)
+        goto undo_lease;
+    pthread_mutex_lock(&session->lock);
+    while (lease->pins && !lease->granted)
+        pthread_cond_wait(&session->changed, &session->lock);
+    status = lease->granted ? 0 : lease->end_status;
+    pthread_mutex_unlock(&session->lock);
+    if (status) {
+        if (lease->open_call.error)
+            status = error_from_server(LEASEFS_METHOD_LEASE, lease->open_call.error);
+        else
+            error_set(status, "lease: %s",
+                      status == -ENOTCONN ? "the control connection was lost" : "the server's answer makes no sense");
+        goto undo_lease;
+    }
+    *ret_lease = lease;
+    return 0;
+
+undo_lease:
+    lease_free(lease);
+    return status;
+}
+
+/* Connects now rather than at the first transfer: a peer without RDMA is not to make others give leases back. */
+static int ensure_rdma(struct leasefs_session *session)
+{
+    struct conn *conn;
+    int status = session_conn(session, &conn);
+
+    if (!status)
+        conn_unref(conn);
+    return status;
+}
+
+int leasefs_lease_open(struct leasefs_session *session, const char *path, const struct leasefs_lease_options *options,
+                       struct leasefs_lease **ret_lease)
+{
+    struct leasefs_lease *lease;
+    int status = session_may_block(session);
+
+    if (status)
+        return status;
+    if (options->mode != LEASEFS_READ && options->mode != LEASEFS_WRITE)
+        return error_set(-EINVAL, "lease: the mode is neither read nor write");
+    if (options->offset > INT64_MAX || options->length > INT64_MAX - options->offset)
+        return error_set(-EINVAL, "lease: the range ends beyond the largest file");
+    if (!options->no_rdma)
+        status = ensure_rdma(session);
+    if (status)
+        return status;
+    lease = lease_new(session, options);
+    if (!lease)
+        return error_set(-ENOMEM, "out of memory");
+    return acquire(lease, path, ret_lease);
+}
+
+void leasefs_lease_layout(const struct leasefs_lease *lease, struct leasefs_layout *ret_layout)
+{
+    pthread_mutex_lock(&lease->session->lock);
+    *ret_layout = lease->layout;
+    pthread_mutex_unlock(&lease->session->lock);
+}
+
+int leasefs_commit(struct leasefs_lease *lease, uint64_t size)
+{
+    json_t *params = json_pack("{s:I}", "lease", (json_int_t)lease->layout.lease_id);
+    int status = session_may_block(lease->session);
+
+    if (status) {
+        json_decref(params);
+        return status;
+    }
+    if (size != UINT64_MAX &&
+        (size > INT64_MAX || json_object_set_new(params, "size", json_integer((json_int_t)size)))) {
+        json_decref(params);
+        return error_set(-EINVAL, "commit: a size of %llu is not possible", (unsigned long long)size);
+    }
+    return rpc_call(lease->session->rpc, LEASEFS_METHOD_COMMIT, params, NULL);
+}
+
+/* ---- new files ---- */
+
+static int create_file(struct leasefs_session *session, const char *path, mode_t mode, uint64_t size,
+                       uint64_t *ret_file)
+{
+    json_t *params = json_pack("{s:s, s:I, s:i}", "path", path, "size", (json_int_t)size, "mode", (int)(mode & 07777));
+    json_t *result;
+    json_int_t file;
+    int status;
+
+    if (!params)
+        return error_set(-EINVAL, "create: the path is no text in UTF-8");
+    status = rpc_call(session->rpc, LEASEFS_METHOD_CREATE, params, &result);
+    if (status)
+        return status;
+    if (json_unpack(result, "{s:I}", "file", &file))
+        status = error_set(-EPROTO, "create: the server's answer lacks the file");
+    else
+        *ret_file = (uint64_t)file;
+    json_decref(result);
+    return status;
+}
+
+int leasefs_create(struct leasefs_session *session, const char *path, mode_t mode, uint64_t size,
+                   struct leasefs_lease **ret_lease)
+{
+    const struct leasefs_lease_options options = {.mode = LEASEFS_WRITE};
+    struct leasefs_lease *lease;
+    int status = session_may_block(session);
+
+    if (status)
+        return status;
+    if (size > INT64_MAX)
+        return error_set(-EFBIG, "create: a size of %llu is not possible", (unsigned long long)size);
+    if (size)
+        status = ensure_rdma(session);
+    if (status)
+        return status;
+    lease = lease_new(session, &options);
+    if (lease)
+        lease->publish_path = strdup(path);
+    if (!lease || !lease->publish_path) {
+        free(lease);
+        return error_set(-ENOMEM, "out of memory");
+    }
+    status = create_file(session, path, mode, size, &lease->file);
+    if (status) {
+        lease_free(lease);
+        return status;
+    }
+    if (size)
+        return acquire(lease, NULL, ret_lease);
+    /* There is nothing to lease in an empty file. */
+    lease->holding = HOLDING_ENDED;
+    lease->layout.mode = LEASEFS_WRITE;
+    *ret_lease = lease;
+    return 0;
+}
+
+static int publish_file(struct leasefs_session *session, uint64_t file, const char *path)
+{
+    json_t *params = json_pack("{s:I, s:s}", "file", (json_int_t)file, "path", path);
+
+    return rpc_call(session->rpc, LEASEFS_METHOD_PUBLISH, params, NULL);
+}
+
+int leasefs_publish(struct leasefs_lease *lease)
+{
+    struct leasefs_session *session = lease->session;
+    int status = session_may_block(session);
+    char *path;
+    uint64_t file;
+
+    if (status)
+        return status;
+    path = lease->publish_path;
+    file = lease->file;
+    lease->publish_path = NULL;
+    status = leasefs_lease_return(lease);
+    if (!status && !path)
+        status = error_set(-EINVAL, "publish: the file has a name already");
+    if (!status)
+        status = publish_file(session, file, path);
+    free(path);
+    return status;
+}
+
+/* ---- giving back ---- */
+
+static void unlink_locked(struct leasefs_lease *lease)
+{
+    for (struct leasefs_lease **link = &lease->session->leases; *link; link = &(*link)->next) {
+        if (*link == lease) {
+            *link = lease->next;
+            break;
+        }
+    }
+}
+
+int leasefs_lease_return(struct leasefs_lease *lease)
+{
+    struct leasefs_session *session;
+    int status;
+
+    if (!lease)
+        return 0;
+    session = lease->session;
+    status = session_may_block(session);
+    if (status)
+        return status;
+    holding_return(lease);
+    pthread_mutex_lock(&session->lock);
+    while (!holding_at_rest_locked(lease))
+        pthread_cond_wait(&session->changed, &session->lock);
+    unlink_locked(lease);
+    pthread_mutex_unlock(&session->lock);
+    status = lease->end_status;
+    if (status)
+        error_set(status, "lease %llu had ended before it was given back: %s",
+                  (unsigned long long)lease->layout.lease_id, lease->end_reason);
+    lease_free(lease);
+    return status;
+}
+
+void lease_return_all(struct leasefs_session *session)
+{
+    struct leasefs_lease *lease;
+
+    /* All at once, so that their fences run side by side. */
+    holding_return_all(session);
+    pthread_mutex_lock(&session->lock);
+    lease = session->leases;
+    session->leases = NULL;
+    pthread_mutex_unlock(&session->lock);
+    while (lease) {
+        struct leasefs_lease *next = lease->next;
+
+        lease_free(lease);
+        lease = next;
+    }
+}

@@ -1,0 +1,411 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "rdma/initiator/rpc.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "rdma/initiator/clock.h"
+#include "rdma/initiator/error.h"
+#include <leasefs/protocol.h>
+
+struct rpc {
+    int fd;
+    char *path;
+
+    pthread_mutex_t send_lock;
+
+    pthread_mutex_t lock;
+    pthread_cond_t ended;
+    struct rpc_call *calls;
+    int64_t next_id;
+    bool broken;
+
+    /* The receiving thread's own. */
+    char *input;
+    size_t filled, size, scanned;
+};
+
+static int connect_socket(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct timeval timeout = {.tv_sec = RPC_SEND_TIMEOUT_S};
+    int fd, status;
+
+    if (strlen(path) >= sizeof(address.sun_path))
+        return -ENAMETOOLONG;
+    strcpy(address.sun_path, path);
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ||
+        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout)) < 0) {
+        status = -errno;
+        close(fd);
+        return status;
+    }
+    return fd;
+}
+
+static int explain_connect(int status, const char *path)
+{
+    const char *remedy = "";
+
+    if (status == -ENOENT || status == -ECONNREFUSED)
+        remedy = " No leasefs serves there: mount one, or name its control socket (--control, -o control=).";
+    else if (status == -EACCES)
+        remedy = " The socket belongs to the user who mounted: ask as that user.";
+    return error_set(status, "control socket %s: %s.%s", path, strerror(-status), remedy);
+}
+
+int rpc_connect(const char *path, struct rpc **ret_rpc)
+{
+    struct rpc *rpc = calloc(1, sizeof(*rpc));
+    int status = -ENOMEM;
+
+    if (!rpc)
+        return error_set(-ENOMEM, "out of memory");
+    rpc->path = strdup(path);
+    if (!rpc->path)
+        goto undo_rpc;
+    rpc->fd = connect_socket(path);
+    if (rpc->fd < 0) {
+        status = rpc->fd;
+        goto undo_path;
+    }
+    pthread_mutex_init(&rpc->send_lock, NULL);
+    pthread_mutex_init(&rpc->lock, NULL);
+    pthread_cond_init(&rpc->ended, NULL);
+    rpc->next_id = 1;
+    *ret_rpc = rpc;
+    return 0;
+
+undo_path:
+    free(rpc->path);
+undo_rpc:
+    free(rpc);
+    return explain_connect(status, path);
+}
+
+void rpc_free(struct rpc *rpc)
+{
+    if (!rpc)
+        return;
+    close(rpc->fd);
+    pthread_cond_destroy(&rpc->ended);
+    pthread_mutex_destroy(&rpc->lock);
+    pthread_mutex_destroy(&rpc->send_lock);
+    free(rpc->input);
+    free(rpc->path);
+    free(rpc);
+}
+
+int rpc_fd(const struct rpc *rpc)
+{
+    return rpc->fd;
+}
+
+/* Adds the call to the list, so that a reply that comes at once finds it. */
+static int enlist(struct rpc *rpc, struct rpc_call *call, int64_t *ret_id)
+{
+    int status = 0;
+
+    pthread_mutex_lock(&rpc->lock);
+    if (rpc->broken) {
+        status = -ENOTCONN;
+    } else {
+        *ret_id = call->id = rpc->next_id++;
+        call->next = rpc->calls;
+        rpc->calls = call;
+    }
+    pthread_mutex_unlock(&rpc->lock);
+    return status;
+}
+
+/* Takes the call with this id out; NULL: there is none (any more). */
+static struct rpc_call *delist(struct rpc *rpc, int64_t id)
+{
+    struct rpc_call *call = NULL;
+
+    pthread_mutex_lock(&rpc->lock);
+    for (struct rpc_call **link = &rpc->calls; *link; link = &(*link)->next) {
+        if ((*link)->id == id) {
+            call = *link;
+            *link = call->next;
+            break;
+        }
+    }
+    pthread_mutex_unlock(&rpc->lock);
+    return call;
+}
+
+static int send_all(struct rpc *rpc, const char *bytes, size_t length)
+{
+    int status = 0;
+
+    pthread_mutex_lock(&rpc->send_lock);
+    while (length) {
+        ssize_t sent = send(rpc->fd, bytes, length, MSG_NOSIGNAL);
+
+        if (sent < 0 && errno == EINTR)
+            continue;
+        if (sent < 0) {
+            status = -errno;
+            break;
+        }
+        bytes += sent;
+        length -= (size_t)sent;
+    }
+    /* A line cut short would garble the next one: the receiving thread sees the end and breaks the connection. */
+    if (status)
+        shutdown(rpc->fd, SHUT_RDWR);
+    pthread_mutex_unlock(&rpc->send_lock);
+    return status;
+}
+
+/* Steals params. The line ends with LF. */
+static char *format_request(int64_t id, const char *method, json_t *params)
+{
+    json_t *request =
+        json_pack("{s:s, s:I, s:s, s:o*}", "jsonrpc", "2.0", "id", (json_int_t)id, "method", method, "params", params);
+    char *line = NULL;
+    size_t length;
+
+    if (!request)
+        return NULL;
+    length = json_dumpb(request, NULL, 0, JSON_COMPACT);
+    line = malloc(length + 2);
+    if (line && json_dumpb(request, line, length, JSON_COMPACT) == length)
+        strcpy(line + length, "\n");
+    json_decref(request);
+    return line;
+}
+
+static int lost(struct rpc *rpc)
+{
+    return error_set(-ENOTCONN,
+                     "the control connection at %s was lost: the server ended it or stopped. Open a new session.",
+                     rpc->path);
+}
+
+int rpc_start(struct rpc *rpc, const char *method, json_t *params, struct rpc_call *call)
+{
+    int64_t id;
+    int status;
+    char *line;
+
+    call->method = method;
+    call->status = 0;
+    call->result = call->error = NULL;
+    call->done = false;
+    call->sent_at_ns = clock_now_ns();
+    status = enlist(rpc, call, &id);
+    if (status) {
+        json_decref(params);
+        return lost(rpc);
+    }
+    line = format_request(id, method, params);
+    if (!line)
+        status = error_set(-EINVAL, "%s: the parameters are no text in UTF-8, or memory is short", method);
+    else if (strlen(line) > LEASEFS_MAX_MESSAGE)
+        status = error_set(-EMSGSIZE, "%s: the request is longer than %u bytes", method, LEASEFS_MAX_MESSAGE);
+    else if (send_all(rpc, line, strlen(line)))
+        status = lost(rpc);
+    free(line);
+    /* From the sending on the call may have ended and be gone. When the receiving thread was quicker to find out about
+     * a failure, it has ended the call, and the caller hears of it that way. */
+    if (status && !delist(rpc, id))
+        status = 0;
+    return status;
+}
+
+/* The call was delisted, so this is its only end. Steals result and error. */
+static void end_call(struct rpc *rpc, struct rpc_call *call, int status, json_t *result, json_t *error)
+{
+    void (*complete)(struct rpc_call *) = call->complete;
+
+    call->status = status;
+    call->result = result;
+    call->error = error;
+    if (complete)
+        complete(call);
+    /* A completed call that nobody waits for may be gone: only calls without complete() are waited for by `done`. */
+    if (complete)
+        return;
+    pthread_mutex_lock(&rpc->lock);
+    call->done = true;
+    pthread_cond_broadcast(&rpc->ended);
+    pthread_mutex_unlock(&rpc->lock);
+}
+
+int rpc_wait(struct rpc *rpc, struct rpc_call *call)
+{
+    pthread_mutex_lock(&rpc->lock);
+    while (!call->done)
+        pthread_cond_wait(&rpc->ended, &rpc->lock);
+    pthread_mutex_unlock(&rpc->lock);
+    if (call->error)
+        return error_from_server(call->method, call->error);
+    if (call->status == -ENOTCONN)
+        return lost(rpc);
+    if (call->status)
+        return error_set(call->status, "%s: %s", call->method, strerror(-call->status));
+    return 0;
+}
+
+void rpc_call_clear(struct rpc_call *call)
+{
+    json_decref(call->result);
+    json_decref(call->error);
+    call->result = call->error = NULL;
+}
+
+int rpc_call(struct rpc *rpc, const char *method, json_t *params, json_t **ret_result)
+{
+    struct rpc_call call = {.complete = NULL};
+    int status = rpc_start(rpc, method, params, &call);
+
+    if (status)
+        return status;
+    status = rpc_wait(rpc, &call);
+    if (!status && ret_result)
+        *ret_result = json_incref(call.result);
+    rpc_call_clear(&call);
+    return status;
+}
+
+void rpc_break(struct rpc *rpc)
+{
+    struct rpc_call *calls, *next;
+
+    pthread_mutex_lock(&rpc->lock);
+    rpc->broken = true;
+    calls = rpc->calls;
+    rpc->calls = NULL;
+    pthread_mutex_unlock(&rpc->lock);
+    for (; calls; calls = next) {
+        next = calls->next;
+        end_call(rpc, calls, -ENOTCONN, NULL, NULL);
+    }
+}
+
+/* Takes a member out of a message, so that the message and the call share nothing across threads. */
+static json_t *take(json_t *message, const char *key)
+{
+    json_t *value = json_incref(json_object_get(message, key));
+
+    json_object_del(message, key);
+    return value;
+}
+
+static int dispatch_reply(struct rpc *rpc, json_t *message)
+{
+    json_t *id = json_object_get(message, "id");
+    struct rpc_call *call;
+    json_t *error, *result;
+
+    if (!json_is_integer(id))
+        return -EPROTO;
+    call = delist(rpc, json_integer_value(id));
+    if (!call)
+        return -EPROTO;
+    error = take(message, "error");
+    result = take(message, "result");
+    if (json_is_object(error)) {
+        const char *name = json_string_value(json_object_get(json_object_get(error, "data"), "errno"));
+        int status = name ? error_from_name(name) : 0;
+
+        json_decref(result);
+        end_call(rpc, call, status ? status : -EPROTO, NULL, error);
+    } else {
+        json_decref(error);
+        end_call(rpc, call, result ? 0 : -EPROTO, result, NULL);
+    }
+    return 0;
+}
+
+static int dispatch_line(struct rpc *rpc, const char *line, size_t length, rpc_notify *notify, void *arg)
+{
+    json_t *message = json_loadb(line, length, JSON_REJECT_DUPLICATES, NULL);
+    const char *method = json_string_value(json_object_get(message, "method"));
+    int status = 0;
+
+    if (!json_is_object(message))
+        status = -EPROTO;
+    else if (method)
+        notify(arg, method, json_object_get(message, "params"));
+    else
+        status = dispatch_reply(rpc, message);
+    json_decref(message);
+    return status;
+}
+
+/* Cuts lines off the input and handles each. */
+static int dispatch_input(struct rpc *rpc, rpc_notify *notify, void *arg)
+{
+    size_t start = 0;
+    int status = 0;
+    char *end;
+
+    while (!status && (end = memchr(rpc->input + rpc->scanned, '\n', rpc->filled - rpc->scanned))) {
+        size_t after = (size_t)(end - rpc->input) + 1;
+
+        status = dispatch_line(rpc, rpc->input + start, after - 1 - start, notify, arg);
+        start = rpc->scanned = after;
+    }
+    rpc->filled -= start;
+    memmove(rpc->input, rpc->input + start, rpc->filled);
+    rpc->scanned = rpc->filled;
+    return status;
+}
+
+static int make_room(struct rpc *rpc)
+{
+    size_t size = rpc->size ? rpc->size * 2 : LEASEFS_MAX_MESSAGE;
+    char *larger;
+
+    if (rpc->filled < rpc->size)
+        return 0;
+    if (rpc->size >= RPC_MAX_REPLY)
+        return -EMSGSIZE;
+    larger = realloc(rpc->input, size);
+    if (!larger)
+        return -ENOMEM;
+    rpc->input = larger;
+    rpc->size = size;
+    return 0;
+}
+
+int rpc_receive(struct rpc *rpc, rpc_notify *notify, void *arg)
+{
+    int status;
+
+    for (;;) {
+        ssize_t got;
+
+        status = make_room(rpc);
+        if (status)
+            break;
+        got = recv(rpc->fd, rpc->input + rpc->filled, rpc->size - rpc->filled, MSG_DONTWAIT);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+            return 0;
+        if (got <= 0) {
+            status = got < 0 ? -errno : -ECONNRESET;
+            break;
+        }
+        rpc->filled += (size_t)got;
+        status = dispatch_input(rpc, notify, arg);
+        if (status)
+            break;
+    }
+    shutdown(rpc->fd, SHUT_RDWR);
+    rpc_break(rpc);
+    return status;
+}

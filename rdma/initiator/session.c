@@ -1,0 +1,428 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "rdma/initiator/session.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "rdma/initiator/clock.h"
+#include "rdma/initiator/conn.h"
+#include "rdma/initiator/device.h"
+#include "rdma/initiator/error.h"
+#include <leasefs/protocol.h>
+
+#define DEFAULT_DEPTH 16
+#define MAX_DEPTH     1024
+#define DEFAULT_CHUNK (1024u * 1024)
+#define MAX_CHUNK     (1024u * 1024 * 1024)
+
+static char default_control[128];
+
+static void find_default_control(void)
+{
+    const char *directory = getenv("XDG_RUNTIME_DIR");
+
+    if (geteuid() == 0)
+        snprintf(default_control, sizeof(default_control), "/run/leasefs.sock");
+    else if (directory && *directory == '/' && strlen(directory) < sizeof(default_control) - 16)
+        snprintf(default_control, sizeof(default_control), "%s/leasefs.sock", directory);
+    else
+        snprintf(default_control, sizeof(default_control), "/run/user/%u/leasefs.sock", geteuid());
+}
+
+const char *leasefs_default_control(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+    pthread_once(&once, find_default_control);
+    return default_control;
+}
+
+void session_wake(struct leasefs_session *session)
+{
+    uint64_t one = 1;
+
+    /* Fails only when the counter is full: then it is readable, which is all that is wanted. */
+    if (write(session->wake_fd, &one, sizeof(one)) < 0)
+        return;
+}
+
+int session_may_block(const struct leasefs_session *session)
+{
+    if (pthread_equal(pthread_self(), session->thread))
+        return error_set(-EDEADLK, "a callback must not wait for the session's thread, which it runs on");
+    return 0;
+}
+
+/* ---- the session's thread ---- */
+
+static void on_notification(void *arg, const char *method, const json_t *params)
+{
+    lease_notified(arg, method, params);
+}
+
+static void control_lost(struct leasefs_session *session)
+{
+    struct conn *conn;
+
+    pthread_mutex_lock(&session->lock);
+    session->lost = true;
+    conn = session->conn ? conn_ref(session->conn) : NULL;
+    pthread_cond_broadcast(&session->changed);
+    pthread_mutex_unlock(&session->lock);
+    /* Without the control connection the session is over, and with it all that its connection may reach. */
+    if (conn)
+        conn_break(conn);
+    conn_unref(conn);
+    lease_all_lost(session);
+}
+
+static int poll_timeout(uint64_t now_ns, uint64_t deadline_ns)
+{
+    uint64_t ms;
+
+    if (deadline_ns == UINT64_MAX)
+        return -1;
+    ms = deadline_ns > now_ns ? (deadline_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS : 0;
+    return ms > 60000 ? 60000 : (int)ms;
+}
+
+static struct conn *watched_conn(struct leasefs_session *session)
+{
+    struct conn *conn = NULL;
+
+    pthread_mutex_lock(&session->lock);
+    if (session->conn && !conn_broken(session->conn))
+        conn = conn_ref(session->conn);
+    pthread_mutex_unlock(&session->lock);
+    return conn;
+}
+
+static bool is_stopping(struct leasefs_session *session)
+{
+    bool stopping;
+
+    pthread_mutex_lock(&session->lock);
+    stopping = session->stopping;
+    pthread_mutex_unlock(&session->lock);
+    return stopping;
+}
+
+/* One round: waits for something to happen and handles it. */
+static void look_around(struct leasefs_session *session, bool *lost)
+{
+    uint64_t next_ns = *lost ? UINT64_MAX : lease_renew_due(session, clock_now_ns());
+    struct conn *conn = watched_conn(session);
+    struct pollfd fds[] = {
+        {.fd = session->wake_fd, .events = POLLIN},
+        {.fd = *lost ? -1 : rpc_fd(session->rpc), .events = POLLIN},
+        {.fd = conn ? conn_event_fd(conn) : -1, .events = POLLIN},
+    };
+    uint64_t woken;
+
+    if (poll(fds, 3, poll_timeout(clock_now_ns(), next_ns)) > 0) {
+        if (fds[0].revents && read(session->wake_fd, &woken, sizeof(woken)) < 0)
+            woken = 0;
+        if (fds[1].revents && rpc_receive(session->rpc, on_notification, session)) {
+            control_lost(session);
+            *lost = true;
+        }
+        if (fds[2].revents)
+            conn_events(conn);
+    }
+    conn_unref(conn);
+}
+
+static void *session_thread(void *arg)
+{
+    struct leasefs_session *session = arg;
+    bool lost = false;
+
+    while (!is_stopping(session))
+        look_around(session, &lost);
+    return NULL;
+}
+
+static int start_thread(struct leasefs_session *session)
+{
+    sigset_t all, old;
+    int status;
+
+    /* Signals are for the program's own threads. */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    status = -pthread_create(&session->thread, NULL, session_thread, session);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (status)
+        return error_set(status, "no thread for the session: %s", strerror(-status));
+    pthread_setname_np(session->thread, "leasefs-session");
+    return 0;
+}
+
+static void stop_thread(struct leasefs_session *session)
+{
+    pthread_mutex_lock(&session->lock);
+    session->stopping = true;
+    pthread_mutex_unlock(&session->lock);
+    session_wake(session);
+    pthread_join(session->thread, NULL);
+}
+
+/* ---- opening and closing ---- */
+
+static int take_options(struct leasefs_session *session, const struct leasefs_session_options *options)
+{
+    const char *client = options->client ? options->client : program_invocation_short_name;
+
+    if (options->depth > MAX_DEPTH || options->chunk > MAX_CHUNK)
+        return error_set(-EINVAL, "at most %u requests in flight, of %u bytes", MAX_DEPTH, MAX_CHUNK);
+    session->depth = options->depth ? options->depth : DEFAULT_DEPTH;
+    session->chunk = options->chunk ? options->chunk : DEFAULT_CHUNK;
+    session->client = strdup(client);
+    session->host = options->host && *options->host ? strdup(options->host) : NULL;
+    if (!session->client || (options->host && *options->host && !session->host))
+        return error_set(-ENOMEM, "out of memory");
+    return 0;
+}
+
+static int greet(struct leasefs_session *session)
+{
+    json_t *params = json_pack("{s:s, s:i}", "client", session->client, "version", (int)LEASEFS_PROTOCOL_VERSION);
+    json_t *result;
+    json_int_t block_size = 0;
+    int status;
+
+    status = rpc_call(session->rpc, LEASEFS_METHOD_SESSION, params, &result);
+    if (status)
+        return status;
+    block_size = json_integer_value(json_object_get(result, "block_size"));
+    json_decref(result);
+    if (block_size != LEASEFS_BLOCK_SIZE)
+        return error_set(-EPROTO, "the server has blocks of %lld bytes, this library knows %u", (long long)block_size,
+                         LEASEFS_BLOCK_SIZE);
+    return 0;
+}
+
+/* What needs no thread. */
+static void session_free(struct leasefs_session *session)
+{
+    conn_unref(session->conn);
+    device_free(session->device);
+    rpc_free(session->rpc);
+    if (session->wake_fd >= 0)
+        close(session->wake_fd);
+    pthread_cond_destroy(&session->changed);
+    pthread_mutex_destroy(&session->lock);
+    free(session->client);
+    free(session->host);
+    free(session);
+}
+
+int leasefs_session_open(const struct leasefs_session_options *options, struct leasefs_session **ret_session)
+{
+    const struct leasefs_session_options none = {0};
+    struct leasefs_session *session = calloc(1, sizeof(*session));
+    pthread_condattr_t clock;
+    int status;
+
+    if (!session)
+        return error_set(-ENOMEM, "out of memory");
+    if (!options)
+        options = &none;
+    pthread_mutex_init(&session->lock, NULL);
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&session->changed, &clock);
+    pthread_condattr_destroy(&clock);
+    session->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (session->wake_fd < 0) {
+        status = error_set(-errno, "no event counter for the session: %m");
+        goto undo_session;
+    }
+    status = take_options(session, options);
+    if (status)
+        goto undo_session;
+    status = rpc_connect(options->control ? options->control : leasefs_default_control(), &session->rpc);
+    if (status)
+        goto undo_session;
+    status = start_thread(session);
+    if (status)
+        goto undo_session;
+    status = greet(session);
+    if (status)
+        goto undo_thread;
+    *ret_session = session;
+    return 0;
+
+undo_thread:
+    stop_thread(session);
+undo_session:
+    session_free(session);
+    return status;
+}
+
+void leasefs_session_close(struct leasefs_session *session)
+{
+    if (!session)
+        return;
+    lease_return_all(session);
+    stop_thread(session);
+    session_free(session);
+}
+
+/* ---- the RDMA connection ---- */
+
+/* Two hexadecimal digits a byte. */
+static int parse_cookie(const char *text, uint8_t *ret_cookie)
+{
+    if (!text || strlen(text) != 2 * LEASEFS_COOKIE_SIZE || strspn(text, "0123456789abcdefABCDEF") != strlen(text))
+        return -EPROTO;
+    for (size_t i = 0; i < LEASEFS_COOKIE_SIZE; i++) {
+        const char digits[] = {text[2 * i], text[2 * i + 1], '\0'};
+
+        ret_cookie[i] = (uint8_t)strtoul(digits, NULL, 16);
+    }
+    return 0;
+}
+
+static int ask_where_to_connect(struct leasefs_session *session, struct cm_request *ret_request)
+{
+    struct cm_request request = {.depth = session->depth};
+    const char *address, *cookie;
+    json_t *result;
+    json_int_t port;
+    int status = rpc_call(session->rpc, LEASEFS_METHOD_CONNECT, NULL, &result);
+
+    if (status)
+        return status;
+    address = json_string_value(json_object_get(result, "address"));
+    cookie = json_string_value(json_object_get(result, "cookie"));
+    port = json_integer_value(json_object_get(result, "port"));
+    if (!address || port < 1 || port > UINT16_MAX || parse_cookie(cookie, request.cookie))
+        status = error_set(-EPROTO, "connect: the server's answer lacks an address, a port or a cookie");
+    else
+        status = cm_lookup(session->host ? session->host : address, (uint16_t)port, &request.address);
+    json_decref(result);
+    if (!status)
+        *ret_request = request;
+    return status;
+}
+
+static int make_conn(struct leasefs_session *session, struct device **device, struct conn **ret_conn)
+{
+    struct cm_request request;
+    struct cm_link link;
+    int status = ask_where_to_connect(session, &request);
+
+    if (!status)
+        status = cm_connect(&request, device, &link);
+    if (!status)
+        status = conn_new(&link, *device, session->chunk, ret_conn);
+    return status;
+}
+
+int session_conn(struct leasefs_session *session, struct conn **ret_conn)
+{
+    struct conn *old, *fresh = NULL;
+    struct device *device;
+    int status;
+
+    pthread_mutex_lock(&session->lock);
+    while (session->connecting)
+        pthread_cond_wait(&session->changed, &session->lock);
+    if (session->conn && !conn_broken(session->conn) && !session->lost) {
+        *ret_conn = conn_ref(session->conn);
+        pthread_mutex_unlock(&session->lock);
+        return 0;
+    }
+    session->connecting = true;
+    old = session->conn;
+    session->conn = NULL;
+    device = session->device;
+    pthread_mutex_unlock(&session->lock);
+
+    /* The session's thread may still watch the old one; it is to let go of it. */
+    session_wake(session);
+    conn_unref(old);
+    status = make_conn(session, &device, &fresh);
+
+    pthread_mutex_lock(&session->lock);
+    session->connecting = false;
+    session->device = device;
+    session->conn = fresh;
+    if (fresh)
+        *ret_conn = conn_ref(fresh);
+    pthread_cond_broadcast(&session->changed);
+    pthread_mutex_unlock(&session->lock);
+    session_wake(session);
+    return status;
+}
+
+/* ---- calls and buffers ---- */
+
+int leasefs_call(struct leasefs_session *session, const char *method, const char *params, char **ret_result)
+{
+    struct rpc_call call = {.complete = NULL};
+    json_t *object = params ? json_loads(params, JSON_REJECT_DUPLICATES, NULL) : NULL;
+    json_t *answer;
+    int status = session_may_block(session);
+
+    if (status) {
+        json_decref(object);
+        return status;
+    }
+    if (params && !json_is_object(object)) {
+        json_decref(object);
+        return error_set(-EINVAL, "%s: the parameters are no JSON object", method);
+    }
+    status = rpc_start(session->rpc, method, object, &call);
+    if (status)
+        return status;
+    status = rpc_wait(session->rpc, &call);
+    answer = status ? call.error : call.result;
+    if (ret_result && answer) {
+        char *text = json_dumps(answer, JSON_COMPACT | JSON_ENCODE_ANY);
+
+        if (text)
+            *ret_result = text;
+        else if (!status)
+            status = error_set(-ENOMEM, "out of memory");
+    }
+    rpc_call_clear(&call);
+    return status;
+}
+
+int leasefs_buffer_new(struct leasefs_session *session, size_t length, void **ret_buffer)
+{
+    struct device *device;
+    struct conn *conn;
+    int status = session_may_block(session);
+
+    /* There is no domain to register in before the way to the server, and with it the device, is known. */
+    if (!status)
+        status = session_conn(session, &conn);
+    if (status)
+        return status;
+    conn_unref(conn);
+    pthread_mutex_lock(&session->lock);
+    device = session->device;
+    pthread_mutex_unlock(&session->lock);
+    return device_buffer_new(device, length, ret_buffer);
+}
+
+void leasefs_buffer_free(struct leasefs_session *session, void *buffer)
+{
+    struct device *device;
+
+    pthread_mutex_lock(&session->lock);
+    device = session->device;
+    pthread_mutex_unlock(&session->lock);
+    if (device && buffer)
+        device_buffer_free(device, buffer);
+}

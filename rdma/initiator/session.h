@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef LEASEFS_INITIATOR_SESSION_H
+#define LEASEFS_INITIATOR_SESSION_H
+
+/*
+ * The library's inside: what a session and a lease are made of, and who guards what.
+ *
+ * Locks. All are leaves but where said otherwise: none is held while another is taken, a callback is called, or a
+ * socket or the RDMA connection manager is waited for.
+ *
+ *   session->lock     leases and their states, the current connection, the device
+ *   device->lock      registered buffers                                      (device.h)
+ *   conn->lock        work requests under way, bounce slots. Held across ibv_post_send, whose order is the list's
+ *                     order; nothing else                                     (conn.c)
+ *   conn->cm_lock     keeps rdma_disconnect and rdma_destroy_qp apart         (conn.c)
+ *   rpc->lock, rpc->send_lock                                                 (rpc.h)
+ *
+ * Threads. The session's own thread reads the control socket, runs callbacks, renews leases and watches the RDMA
+ * connection for a disconnect. It never waits for a reply (it is the one that would read it) nor for a transfer:
+ * what has to follow those is started by whoever ends them (a lease whose recall came during transfers is returned by
+ * the last of these). Callers' threads do everything else.
+ *
+ * A lease, seen from here:
+ *
+ *   OPENING --granted--> ACTIVE --recall, leasefs_lease_return()--> RETURNING --answered--> ENDED
+ *      |refused            |revoked, control connection lost           |the same               ^
+ *      v                   +-------------------------------------------+-----------------------+
+ *    ENDED
+ *
+ * Transfers start in ACTIVE only; the return request is sent when the last of them has ended. Beside the state, time
+ * ends a lease: a transfer neither starts nor counts as done past expires_at_ns, which is reckoned from when the
+ * granting request (or renewal) was sent, so that it is never later than the server's own.
+ */
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "rdma/initiator/rpc.h"
+#include <leasefs/leasefs.h>
+
+struct conn;
+struct device;
+
+enum holding {
+    HOLDING_OPENING = 1,
+    HOLDING_ACTIVE,
+    HOLDING_RETURNING,
+    HOLDING_ENDED,
+};
+
+struct leasefs_lease {
+    struct leasefs_session *session;
+    struct leasefs_lease_options options; /* immutable */
+    uint64_t file;                        /* of leasefs_create(); immutable */
+    char *publish_path;                   /* likewise; NULL otherwise */
+    struct rpc_call open_call, renew_call, return_call;
+
+    /* Guarded by session->lock. */
+    struct leasefs_lease *next;
+    struct leasefs_layout layout; /* sequence and lease time change, the rest is immutable once granted */
+    bool granted;                 /* there is a layout */
+    enum holding holding;
+    int end_status;      /* ENDED: 0 when returned, else why not */
+    char end_reason[96]; /* ENDED: a few words for people */
+    uint64_t expires_at_ns, renew_at_ns;
+    unsigned transfers; /* under way */
+    unsigned pins;      /* calls under way and callbacks that still use the object */
+    bool renewing;      /* renew_call is under way */
+    bool return_begun;  /* return_call was sent or is about to be */
+};
+
+struct leasefs_session {
+    struct rpc *rpc;
+    char *client, *host; /* host NULL: what the server tells */
+    unsigned depth;
+    size_t chunk;
+    pthread_t thread;
+    int wake_fd; /* eventfd: look at `stopping`, at the connection, at the times anew */
+
+    pthread_mutex_t lock;
+    pthread_cond_t changed; /* a lease's state, transfers, callbacks; connecting */
+    bool stopping;
+    bool lost; /* the control connection ended */
+    struct leasefs_lease *leases;
+    struct device *device; /* made with the first connection, lives as long as the session */
+    struct conn *conn;     /* the newest; may be broken */
+    bool connecting;
+};
+
+/* Makes the session's thread look around. */
+void session_wake(struct leasefs_session *session);
+
+/* A working connection, made anew if there is none; the caller drops it with conn_unref(). Sets the error sentence. */
+int session_conn(struct leasefs_session *session, struct conn **ret_conn);
+
+/* -EDEADLK, with a sentence, on the session's own thread: a callback that waits for what only this thread can do. */
+int session_may_block(const struct leasefs_session *session);
+
+/* ---- lease.c, for the session's thread ---- */
+
+void lease_notified(struct leasefs_session *session, const char *method, const json_t *params);
+/* Sends the renewals that are due and returns when the next one is (UINT64_MAX: none). */
+uint64_t lease_renew_due(struct leasefs_session *session, uint64_t now_ns);
+/* The control connection is gone: every lease ends. */
+void lease_all_lost(struct leasefs_session *session);
+
+/* For closing: returns and frees every lease that the caller left. Bounded in time. */
+void lease_return_all(struct leasefs_session *session);
+
+/* ---- lease.c, for transfers ---- */
+
+/* May `length` bytes at `offset` be moved now, in this direction? 0: yes, and lease_transfer_end() must follow. */
+int lease_transfer_begin(struct leasefs_lease *lease, bool write, uint64_t offset, size_t length);
+/* `status` is the transfer's; what the caller is to be told is returned: a transfer that was well but ended after the
+ * lease did is an error. */
+int lease_transfer_end(struct leasefs_lease *lease, int status);
+
+#endif
