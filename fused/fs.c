@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "fused/fs.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "fused/fs_private.h"
+
+/* Metadata lives outside the pool, so it has a limit of its own: one inode a block, as small files would need. */
+#define MIN_INODES 65536u
+
+static int fs_make_root(struct fs *fs, struct fs_cred owner)
+{
+    struct fs_inode *root;
+    int err = inode_new(fs, S_IFDIR | 0755, owner, &root);
+
+    if (err)
+        return err;
+    root->nlink = 2;
+    atomic_store(&root->parent, root->ino);
+    inode_ref(root);
+    inode_publish(fs, root);
+    fs->root = root;
+    return 0;
+}
+
+static int fs_init_random(struct fs *fs)
+{
+    uint32_t generation;
+
+    if (getrandom(&fs->hash_seed, sizeof(fs->hash_seed), 0) != sizeof(fs->hash_seed) ||
+        getrandom(&generation, sizeof(generation), 0) != sizeof(generation))
+        return -EIO;
+    fs->generation = generation;
+    return 0;
+}
+
+int fs_new(struct pool *pool, struct fs_cred owner, bool read_only, struct fs **ret_fs)
+{
+    struct fs *fs = calloc(1, sizeof(*fs));
+    int err;
+
+    if (!fs)
+        return -ENOMEM;
+    fs->pool = pool;
+    fs->read_only = read_only;
+    fs->segment = (struct layout_segment){
+        .fd = pool_fd(pool),
+        .base = pool_base(pool),
+        .size = pool_size(pool),
+        .page_size = pool_page_size(pool),
+    };
+    fs->max_inodes = pool_size(pool) / POOL_BLOCK_SIZE;
+    if (fs->max_inodes < MIN_INODES)
+        fs->max_inodes = MIN_INODES;
+    atomic_init(&fs->next_ino, FS_ROOT_INO);
+    pthread_rwlock_init(&fs->rename_lock, NULL);
+    err = fs_init_random(fs);
+    if (err)
+        goto undo_lock;
+    err = shards_init(fs);
+    if (err)
+        goto undo_lock;
+    err = fs_make_root(fs, owner);
+    if (err)
+        goto undo_shards;
+    *ret_fs = fs;
+    return 0;
+
+undo_shards:
+    shards_destroy(fs);
+undo_lock:
+    pthread_rwlock_destroy(&fs->rename_lock);
+    free(fs);
+    return err;
+}
+
+size_t fs_free(struct fs *fs)
+{
+    size_t leftover;
+
+    if (!fs)
+        return 0;
+    leftover = shards_destroy(fs);
+    pthread_rwlock_destroy(&fs->rename_lock);
+    free(fs->control_path);
+    free(fs);
+    return leftover;
+}
+
+bool fs_read_only(const struct fs *fs)
+{
+    return fs->read_only;
+}
+
+void fs_set_lease_table(struct fs *fs, struct lease_table *table)
+{
+    fs->leases = table;
+}
+
+int fs_set_control_path(struct fs *fs, const char *path)
+{
+    char *copy = strdup(path);
+
+    if (!copy)
+        return -ENOMEM;
+    free(fs->control_path);
+    fs->control_path = copy;
+    return 0;
+}
+
+void fs_set_kernel_cache(struct fs *fs, const struct fs_kernel_cache *cache)
+{
+    fs->cache = *cache;
+}
+
+void fs_op_end(struct fs *fs, struct lease_waiter *waiter)
+{
+    if (fs->leases && waiter)
+        lease_op_end(fs->leases, waiter);
+}

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include <errno.h>
+#include <string.h>
+
+#include "fused/fs_front_door.h"
+#include "fused/fs_private.h"
+
+struct timespec fs_now(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    return now;
+}
+
+void inode_touch(struct fs_inode *inode)
+{
+    inode->mtime = inode->ctime = fs_now();
+}
+
+void inode_data_changed(struct fs_inode *inode)
+{
+    inode_touch(inode);
+    inode->data_version++;
+}
+
+/* As the kernel does for its own filesystems: the set-group-id bit of a file that its group cannot execute means
+ * mandatory locking, and stays. */
+void inode_kill_priv(struct fs_inode *inode, bool kill_suid)
+{
+    xattr_kill_capability(inode);
+    if (!kill_suid || inode->type != S_IFREG)
+        return;
+    inode->mode &= ~(mode_t)S_ISUID;
+    if (inode->mode & S_IXGRP)
+        inode->mode &= ~(mode_t)S_ISGID;
+}
+
+static void stat_size(const struct fs_inode *inode, struct stat *attr)
+{
+    switch (inode->type) {
+    case S_IFREG:
+        attr->st_size = (off_t)file_data_size(inode->data);
+        attr->st_blocks = (blkcnt_t)(file_data_blocks(inode->data) * (POOL_BLOCK_SIZE / 512));
+        break;
+    case S_IFLNK:
+        attr->st_size = (off_t)strlen(inode->target);
+        break;
+    case S_IFDIR:
+        attr->st_size = POOL_BLOCK_SIZE;
+        break;
+    default:
+        break;
+    }
+}
+
+void inode_stat(struct fs_inode *inode, struct stat *attr)
+{
+    memset(attr, 0, sizeof(*attr));
+    attr->st_ino = inode->ino;
+    attr->st_mode = inode->type | inode->mode;
+    attr->st_nlink = inode->nlink;
+    attr->st_uid = inode->uid;
+    attr->st_gid = inode->gid;
+    attr->st_rdev = inode->rdev;
+    attr->st_blksize = POOL_BLOCK_SIZE;
+    stat_size(inode, attr);
+    pthread_mutex_lock(&inode->attr_lock);
+    attr->st_atim = inode->atime;
+    attr->st_mtim = inode->mtime;
+    attr->st_ctim = inode->ctime;
+    pthread_mutex_unlock(&inode->attr_lock);
+}
+
+int fs_getattr(struct fs *fs, uint64_t ino, struct stat *ret_attr)
+{
+    struct fs_inode *inode = inode_get(fs, ino);
+
+    if (!inode)
+        return -ESTALE;
+    inode_lock_shared(inode);
+    inode_stat(inode, ret_attr);
+    inode_unlock(inode);
+    inode_put(fs, inode);
+    return 0;
+}
+
+int fs_leased(struct fs *fs, uint64_t ino, bool *ret_leased)
+{
+    struct fs_inode *inode = inode_get(fs, ino);
+
+    if (!inode)
+        return -ESTALE;
+    inode_lock_shared(inode);
+    *ret_leased = inode->holds > 0;
+    inode_unlock(inode);
+    inode_put(fs, inode);
+    return 0;
+}
+
+/* Truncates or extends. -EFBIG, and whatever the front door says. */
+int inode_resize(struct fs *fs, struct fs_inode *inode, uint64_t size, struct lease_waiter *waiter)
+{
+    uint64_t old = file_data_size(inode->data);
+    int err = 0;
+
+    if (size > RANGE_MAX_END)
+        return -EFBIG;
+    if (size < old)
+        err = front_door(fs, inode, range_of_shrink(size), LEASE_OP_DROP, waiter);
+    else if (size > old)
+        err = front_door(fs, inode, range_of_slack(inode), LEASE_OP_REPLACE, waiter);
+    if (err || size == old)
+        return err;
+    return file_data_truncate(inode->data, size);
+}
+
+static int set_size(struct fs *fs, struct fs_inode *inode, const struct stat *attr, unsigned what,
+                    struct lease_waiter *waiter)
+{
+    int err;
+
+    if (inode->type == S_IFDIR)
+        return -EISDIR;
+    if (inode->type != S_IFREG || attr->st_size < 0)
+        return -EINVAL;
+    err = inode_resize(fs, inode, (uint64_t)attr->st_size, waiter);
+    if (err)
+        return err;
+    inode_kill_priv(inode, what & FS_SET_KILL_PRIV);
+    inode_data_changed(inode);
+    return 0;
+}
+
+static void set_owner_and_mode(struct fs_inode *inode, const struct stat *attr, unsigned what)
+{
+    if (what & (FS_SET_UID | FS_SET_GID)) {
+        if (what & FS_SET_UID)
+            inode->uid = attr->st_uid;
+        if (what & FS_SET_GID)
+            inode->gid = attr->st_gid;
+        inode_kill_priv(inode, true);
+    }
+    if (what & FS_SET_MODE)
+        inode->mode = attr->st_mode & ~(mode_t)S_IFMT;
+}
+
+static void set_times(struct fs_inode *inode, const struct stat *attr, unsigned what)
+{
+    struct timespec now = fs_now();
+
+    if (what & FS_SET_ATIME_NOW)
+        inode->atime = now;
+    else if (what & FS_SET_ATIME)
+        inode->atime = attr->st_atim;
+    if (what & FS_SET_MTIME_NOW)
+        inode->mtime = now;
+    else if (what & FS_SET_MTIME)
+        inode->mtime = attr->st_mtim;
+    inode->ctime = what & FS_SET_CTIME ? attr->st_ctim : now;
+}
+
+int fs_setattr(struct fs *fs, uint64_t ino, const struct stat *attr, unsigned what, struct lease_waiter *waiter,
+               struct stat *ret_attr)
+{
+    struct fs_inode *inode = inode_get(fs, ino);
+    int err = 0;
+
+    if (!inode)
+        return -ESTALE;
+    inode_lock(inode);
+    if (what & FS_SET_SIZE)
+        err = set_size(fs, inode, attr, what, waiter);
+    if (!err) {
+        set_owner_and_mode(inode, attr, what);
+        set_times(inode, attr, what);
+        inode_stat(inode, ret_attr);
+    }
+    inode_unlock(inode);
+    inode_put(fs, inode);
+    return err;
+}
+
+int fs_statfs(struct fs *fs, struct statvfs *ret_stat)
+{
+    struct pool_usage usage;
+    size_t n_inodes = atomic_load(&fs->n_inodes);
+
+    pool_usage(fs->pool, &usage);
+    memset(ret_stat, 0, sizeof(*ret_stat));
+    ret_stat->f_bsize = POOL_BLOCK_SIZE;
+    ret_stat->f_frsize = POOL_BLOCK_SIZE;
+    ret_stat->f_blocks = usage.total;
+    ret_stat->f_bfree = usage.free;
+    ret_stat->f_bavail = usage.free;
+    ret_stat->f_files = fs->max_inodes;
+    ret_stat->f_ffree = n_inodes < fs->max_inodes ? fs->max_inodes - n_inodes : 0;
+    ret_stat->f_favail = ret_stat->f_ffree;
+    ret_stat->f_namemax = FS_NAME_MAX;
+    return 0;
+}

@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Operations on the bytes of regular files. Whatever changes them goes through the front door. */
+#include <errno.h>
+#include <linux/falloc.h>
+#include <unistd.h>
+
+#include "fused/fs_front_door.h"
+#include "fused/fs_private.h"
+
+/* A read of FS_READ_MAX bytes touches one block more than it is long when it does not start on a boundary. */
+#define READ_PIECES (FS_READ_MAX / POOL_BLOCK_SIZE + 2)
+
+static int get_file(struct fs *fs, uint64_t ino, struct fs_inode **ret_inode)
+{
+    return inode_get_type(fs, ino, S_IFREG, ret_inode);
+}
+
+static int check_range(uint64_t offset, uint64_t length)
+{
+    return range_valid((struct lease_range){offset, length}) ? 0 : -EFBIG;
+}
+
+int fs_open(struct fs *fs, uint64_t ino, bool *ret_direct)
+{
+    struct fs_inode *inode;
+    int err = get_file(fs, ino, &inode);
+
+    if (err)
+        return err;
+    inode_lock_shared(inode);
+    *ret_direct = inode->write_holds > 0;
+    inode_unlock(inode);
+    inode_put(fs, inode);
+    return 0;
+}
+
+static bool time_before(struct timespec a, struct timespec b)
+{
+    return a.tv_sec < b.tv_sec || (a.tv_sec == b.tv_sec && a.tv_nsec < b.tv_nsec);
+}
+
+/* As mount option relatime: often enough to tell read from unread, and once a day. */
+static void update_atime(const struct fs *fs, struct fs_inode *inode)
+{
+    struct timespec now = fs_now();
+
+    if (fs->read_only)
+        return;
+    pthread_mutex_lock(&inode->attr_lock);
+    if (!time_before(inode->mtime, inode->atime) || !time_before(inode->ctime, inode->atime) ||
+        now.tv_sec - inode->atime.tv_sec >= 24 * 60 * 60)
+        inode->atime = now;
+    pthread_mutex_unlock(&inode->attr_lock);
+}
+
+int fs_read(struct fs *fs, uint64_t ino, uint64_t offset, size_t length,
+            int (*emit)(void *arg, const struct iovec *iov, int count, size_t bytes), void *arg)
+{
+    struct iovec iov[READ_PIECES];
+    struct fs_inode *inode;
+    size_t bytes = 0;
+    int count = 0;
+    int err = get_file(fs, ino, &inode);
+
+    if (err)
+        return err;
+    if (length > FS_READ_MAX)
+        length = FS_READ_MAX;
+    inode_lock_shared(inode);
+    file_data_read(inode->data, offset, length, iov, READ_PIECES, &count, &bytes);
+    update_atime(fs, inode);
+    err = emit(arg, iov, count, bytes);
+    inode_unlock(inode);
+    inode_put(fs, inode);
+    return err;
+}
+
+static bool has_priv(const struct fs_inode *inode)
+{
+    return inode->has_capability || (inode->mode & (S_ISUID | S_ISGID));
+}
+
+/* The common write: over bytes that are there, of a file without leases. Other writers and readers go on beside it. */
+static int overwrite_shared(struct fs_inode *inode, uint64_t offset, const void *bytes, size_t length)
+{
+    struct timespec now;
+    int err = -EAGAIN;
+
+    inode_lock_shared(inode);
+    if (inode->holds == 0 && !has_priv(inode))
+        err = file_data_overwrite(inode->data, offset, bytes, length);
+    if (!err) {
+        now = fs_now();
+        pthread_mutex_lock(&inode->attr_lock);
+        inode->mtime = inode->ctime = now;
+        inode->data_version++;
+        pthread_mutex_unlock(&inode->attr_lock);
+    }
+    inode_unlock(inode);
+    return err;
+}
+
+static int64_t write_exclusive(struct fs *fs, struct fs_inode *inode, uint64_t offset, const void *bytes, size_t length,
+                               bool kill_priv, struct lease_waiter *waiter)
+{
+    int64_t done;
+
+    inode_lock(inode);
+    done = front_door(fs, inode, range_of_write(inode, offset, length), LEASE_OP_REPLACE, waiter);
+    if (!done)
+        done = file_data_write(inode->data, offset, bytes, length);
+    if (done > 0) {
+        inode_kill_priv(inode, kill_priv);
+        inode_data_changed(inode);
+    }
+    inode_unlock(inode);
+    return done;
+}
+
+int64_t fs_write(struct fs *fs, uint64_t ino, uint64_t offset, const void *bytes, size_t length, bool kill_priv,
+                 struct lease_waiter *waiter)
+{
+    struct fs_inode *inode;
+    int64_t done = check_range(offset, length);
+
+    if (done)
+        return done;
+    done = get_file(fs, ino, &inode);
+    if (done)
+        return done;
+    if (length > 0) {
+        done = overwrite_shared(inode, offset, bytes, length);
+        done = done ? write_exclusive(fs, inode, offset, bytes, length, kill_priv, waiter) : (int64_t)length;
+    }
+    inode_put(fs, inode);
+    return done;
+}
+
+static int allocate_locked(struct fs *fs, struct fs_inode *inode, uint64_t offset, uint64_t length, bool extend,
+                           struct lease_waiter *waiter)
+{
+    uint64_t size = file_data_size(inode->data);
+
+    if (extend && offset + length > size) {
+        int err = front_door(fs, inode, range_of_slack(inode), LEASE_OP_REPLACE, waiter);
+
+        if (err)
+            return err;
+    }
+    return file_data_allocate(inode->data, offset, length, extend);
+}
+
+static int punch_locked(struct fs *fs, struct fs_inode *inode, uint64_t offset, uint64_t length,
+                        struct lease_waiter *waiter)
+{
+    struct lease_range blocks = range_round_out((struct lease_range){offset, length}, POOL_BLOCK_SIZE);
+    int err = front_door(fs, inode, blocks, LEASE_OP_DROP, waiter);
+
+    return err ? err : file_data_punch(inode->data, offset, length);
+}
+
+static int zero_locked(struct fs *fs, struct fs_inode *inode, uint64_t offset, uint64_t length, bool extend,
+                       struct lease_waiter *waiter)
+{
+    struct lease_range range = extend ? range_of_write(inode, offset, length) : (struct lease_range){offset, length};
+    int err = front_door(fs, inode, range, LEASE_OP_REPLACE, waiter);
+
+    return err ? err : file_data_zero(inode->data, offset, length, extend);
+}
+
+int fs_fallocate(struct fs *fs, uint64_t ino, int mode, uint64_t offset, uint64_t length, struct lease_waiter *waiter)
+{
+    bool extend = !(mode & FALLOC_FL_KEEP_SIZE);
+    int kind = mode & ~FALLOC_FL_KEEP_SIZE;
+    struct fs_inode *inode;
+    int err;
+
+    if (kind != 0 && kind != FALLOC_FL_ZERO_RANGE && mode != (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE))
+        return -EOPNOTSUPP;
+    if (length == 0)
+        return -EINVAL;
+    err = check_range(offset, length);
+    if (err)
+        return err;
+    err = get_file(fs, ino, &inode);
+    if (err)
+        return err == -EISDIR ? err : -ENODEV;
+    inode_lock(inode);
+    if (kind == 0)
+        err = allocate_locked(fs, inode, offset, length, extend, waiter);
+    else if (kind == FALLOC_FL_ZERO_RANGE)
+        err = zero_locked(fs, inode, offset, length, extend, waiter);
+    else
+        err = punch_locked(fs, inode, offset, length, waiter);
+    if (!err) {
+        inode_kill_priv(inode, true);
+        inode_data_changed(inode);
+    }
+    inode_unlock(inode);
+    inode_put(fs, inode);
+    return err;
+}
+
+int64_t fs_seek(struct fs *fs, uint64_t ino, uint64_t offset, int whence)
+{
+    struct fs_inode *inode;
+    int64_t result;
+
+    if (whence != SEEK_DATA && whence != SEEK_HOLE)
+        return -EINVAL;
+    result = get_file(fs, ino, &inode);
+    if (result)
+        return result;
+    inode_lock_shared(inode);
+    result = file_data_seek(inode->data, offset, whence);
+    inode_unlock(inode);
+    inode_put(fs, inode);
+    return result;
+}
+
+/* The two conflicts of a copy. Asking about one does not wait for the other: should the second park, both files are
+ * unlocked, and both are asked about again. */
+static int copy_doors(struct fs *fs, struct fs_inode *src, struct lease_range src_range, struct fs_inode *dst,
+                      struct lease_range dst_range, struct lease_waiter *waiter)
+{
+    int err = front_door(fs, src, src_range, LEASE_OP_SHARE, waiter);
+
+    return err ? err : front_door(fs, dst, dst_range, LEASE_OP_REPLACE, waiter);
+}
+
+static int64_t copy_locked(struct fs *fs, struct fs_inode *src, uint64_t src_offset, struct fs_inode *dst,
+                           uint64_t dst_offset, uint64_t length, bool kill_priv, struct lease_waiter *waiter)
+{
+    uint64_t src_size = file_data_size(src->data);
+    int64_t done;
+
+    if (src_offset >= src_size || length == 0)
+        return 0;
+    if (length > src_size - src_offset)
+        length = src_size - src_offset;
+    if (length > FS_CLONE_MAX)
+        length = FS_CLONE_MAX;
+    done = check_range(dst_offset, length);
+    if (done)
+        return done;
+    if (src == dst &&
+        range_overlaps((struct lease_range){src_offset, length}, (struct lease_range){dst_offset, length}))
+        return -EINVAL;
+    done = copy_doors(fs, src, (struct lease_range){src_offset, length}, dst, range_of_write(dst, dst_offset, length),
+                      waiter);
+    if (done)
+        return done;
+    done = file_data_clone(src->data, src_offset, dst->data, dst_offset, length);
+    if (done > 0) {
+        inode_kill_priv(dst, kill_priv);
+        inode_data_changed(dst);
+        update_atime(fs, src);
+    }
+    return done;
+}
+
+int64_t fs_copy(struct fs *fs, uint64_t src_ino, uint64_t src_offset, uint64_t dst_ino, uint64_t dst_offset,
+                uint64_t length, bool kill_priv, struct lease_waiter *waiter)
+{
+    struct fs_inode *src, *dst;
+    int64_t done = get_file(fs, src_ino, &src);
+
+    if (done)
+        return done;
+    done = get_file(fs, dst_ino, &dst);
+    if (done)
+        goto out_src;
+    inode_lock_set(src, dst, NULL, NULL);
+    done = copy_locked(fs, src, src_offset, dst, dst_offset, length, kill_priv, waiter);
+    inode_unlock_set(src, dst, NULL, NULL);
+    inode_put(fs, dst);
+out_src:
+    inode_put(fs, src);
+    return done;
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "fused/fs_front_door.h"
+
+#include <errno.h>
+#include <time.h>
+
+uint64_t monotonic_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+int front_door(struct fs *fs, struct fs_inode *inode, struct lease_range range, enum lease_op op,
+               struct lease_waiter *waiter)
+{
+    if (inode->holds == 0 || !fs->leases || range.length == 0)
+        return 0;
+    return lease_op_begin(fs->leases, inode->ino, range, op, monotonic_ns(), waiter);
+}
+
+struct lease_range range_of_write(const struct fs_inode *inode, uint64_t offset, uint64_t length)
+{
+    uint64_t size = file_data_size(inode->data);
+    uint64_t start = offset < size ? offset : size;
+
+    return (struct lease_range){start, offset + length - start};
+}
+
+struct lease_range range_of_slack(const struct fs_inode *inode)
+{
+    uint64_t size = file_data_size(inode->data);
+    uint64_t used = size & (POOL_BLOCK_SIZE - 1);
+
+    return (struct lease_range){size, used ? POOL_BLOCK_SIZE - used : 0};
+}
+
+struct lease_range range_of_shrink(uint64_t new_size)
+{
+    return range_from(new_size & ~(uint64_t)(POOL_BLOCK_SIZE - 1));
+}

@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "fused/fs_private.h"
+
+#define SHARD_MIN_BUCKETS 64u
+
+static struct fs_shard *shard_of(struct fs *fs, uint64_t ino)
+{
+    return &fs->shards[ino % FS_SHARDS];
+}
+
+static struct fs_inode **bucket_of(struct fs_shard *shard, uint64_t ino)
+{
+    return &shard->buckets[(ino / FS_SHARDS) & (shard->n_buckets - 1)];
+}
+
+int shards_init(struct fs *fs)
+{
+    for (size_t i = 0; i < FS_SHARDS; i++) {
+        struct fs_shard *shard = &fs->shards[i];
+
+        shard->buckets = calloc(SHARD_MIN_BUCKETS, sizeof(*shard->buckets));
+        if (!shard->buckets) {
+            while (i-- > 0) {
+                free(fs->shards[i].buckets);
+                pthread_mutex_destroy(&fs->shards[i].lock);
+            }
+            return -ENOMEM;
+        }
+        shard->n_buckets = SHARD_MIN_BUCKETS;
+        pthread_mutex_init(&shard->lock, NULL);
+    }
+    return 0;
+}
+
+/* A table that cannot grow only gets slower. */
+static void shard_grow_locked(struct fs_shard *shard)
+{
+    size_t n_old = shard->n_buckets;
+    struct fs_inode **old = shard->buckets;
+    struct fs_inode **buckets = calloc(n_old * 2, sizeof(*buckets));
+
+    if (!buckets)
+        return;
+    shard->buckets = buckets;
+    shard->n_buckets = n_old * 2;
+    for (size_t i = 0; i < n_old; i++) {
+        struct fs_inode *next;
+
+        for (struct fs_inode *inode = old[i]; inode; inode = next) {
+            struct fs_inode **bucket = bucket_of(shard, inode->ino);
+
+            next = inode->shard_next;
+            inode->shard_next = *bucket;
+            *bucket = inode;
+        }
+    }
+    free(old);
+}
+
+/* Writers first: a stream of readers must not keep a truncate, or a lease, waiting. */
+static int rwlock_init(pthread_rwlock_t *lock)
+{
+    pthread_rwlockattr_t attr;
+    int err = pthread_rwlockattr_init(&attr);
+
+    if (err)
+        return -err;
+    pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    err = pthread_rwlock_init(lock, &attr);
+    pthread_rwlockattr_destroy(&attr);
+    return -err;
+}
+
+static void inode_free_contents(struct fs_inode *inode)
+{
+    switch (inode->type) {
+    case S_IFREG:
+        file_data_free(inode->data);
+        break;
+    case S_IFDIR:
+        dir_free(inode->dir);
+        break;
+    case S_IFLNK:
+        free(inode->target);
+        break;
+    default:
+        break;
+    }
+    xattr_free_all(inode);
+}
+
+static void inode_free(struct fs *fs, struct fs_inode *inode)
+{
+    inode_free_contents(inode);
+    pthread_mutex_destroy(&inode->attr_lock);
+    pthread_rwlock_destroy(&inode->lock);
+    free(inode);
+    atomic_fetch_sub(&fs->n_inodes, 1);
+}
+
+static int inode_init_contents(struct fs *fs, struct fs_inode *inode)
+{
+    switch (inode->type) {
+    case S_IFREG:
+        return file_data_new(fs->pool, &inode->data);
+    case S_IFDIR:
+        return dir_new(&inode->dir);
+    default:
+        return 0;
+    }
+}
+
+int inode_new(struct fs *fs, mode_t mode, struct fs_cred cred, struct fs_inode **ret_inode)
+{
+    struct fs_inode *inode;
+    int err;
+
+    if (atomic_fetch_add(&fs->n_inodes, 1) >= fs->max_inodes) {
+        err = -ENOSPC;
+        goto undo_count;
+    }
+    inode = calloc(1, sizeof(*inode));
+    if (!inode) {
+        err = -ENOMEM;
+        goto undo_count;
+    }
+    inode->type = mode & S_IFMT;
+    inode->mode = mode & ~(mode_t)S_IFMT;
+    inode->uid = cred.uid;
+    inode->gid = cred.gid;
+    inode->atime = inode->mtime = inode->ctime = fs_now();
+    inode->data_version = 1;
+    atomic_init(&inode->references, 1);
+    LIST_INIT(&inode->names);
+    err = rwlock_init(&inode->lock);
+    if (err)
+        goto undo_alloc;
+    err = inode_init_contents(fs, inode);
+    if (err)
+        goto undo_lock;
+    pthread_mutex_init(&inode->attr_lock, NULL);
+    inode->ino = atomic_fetch_add(&fs->next_ino, 1);
+    *ret_inode = inode;
+    return 0;
+
+undo_lock:
+    pthread_rwlock_destroy(&inode->lock);
+undo_alloc:
+    free(inode);
+undo_count:
+    atomic_fetch_sub(&fs->n_inodes, 1);
+    return err;
+}
+
+void inode_publish(struct fs *fs, struct fs_inode *inode)
+{
+    struct fs_shard *shard = shard_of(fs, inode->ino);
+    struct fs_inode **bucket;
+
+    pthread_mutex_lock(&shard->lock);
+    if (++shard->n_inodes > shard->n_buckets)
+        shard_grow_locked(shard);
+    bucket = bucket_of(shard, inode->ino);
+    inode->shard_next = *bucket;
+    *bucket = inode;
+    pthread_mutex_unlock(&shard->lock);
+}
+
+static struct fs_inode *shard_find_locked(struct fs_shard *shard, uint64_t ino)
+{
+    struct fs_inode *inode = *bucket_of(shard, ino);
+
+    while (inode && inode->ino != ino)
+        inode = inode->shard_next;
+    return inode;
+}
+
+struct fs_inode *inode_get(struct fs *fs, uint64_t ino)
+{
+    struct fs_shard *shard = shard_of(fs, ino);
+    struct fs_inode *inode;
+
+    pthread_mutex_lock(&shard->lock);
+    inode = shard_find_locked(shard, ino);
+    if (inode)
+        atomic_fetch_add(&inode->references, 1);
+    pthread_mutex_unlock(&shard->lock);
+    return inode;
+}
+
+int inode_get_type(struct fs *fs, uint64_t ino, mode_t type, struct fs_inode **ret_inode)
+{
+    struct fs_inode *inode = inode_get(fs, ino);
+    mode_t found;
+
+    if (!inode)
+        return -ESTALE;
+    found = inode->type;
+    if (found != type) {
+        inode_put(fs, inode);
+        if (type == S_IFDIR)
+            return -ENOTDIR;
+        return found == S_IFDIR ? -EISDIR : -EINVAL;
+    }
+    *ret_inode = inode;
+    return 0;
+}
+
+void inode_ref(struct fs_inode *inode)
+{
+    atomic_fetch_add(&inode->references, 1);
+}
+
+/* The last reference is dropped under the shard's lock, where alone inode_get() could find the inode again. */
+void inode_put(struct fs *fs, struct fs_inode *inode)
+{
+    struct fs_shard *shard;
+    size_t references;
+
+    if (!inode)
+        return;
+    references = atomic_load(&inode->references);
+    while (references > 1) {
+        if (atomic_compare_exchange_weak(&inode->references, &references, references - 1))
+            return;
+    }
+    shard = shard_of(fs, inode->ino);
+    pthread_mutex_lock(&shard->lock);
+    if (atomic_fetch_sub(&inode->references, 1) > 1) {
+        pthread_mutex_unlock(&shard->lock);
+        return;
+    }
+    for (struct fs_inode **p = bucket_of(shard, inode->ino); *p; p = &(*p)->shard_next) {
+        if (*p == inode) {
+            *p = inode->shard_next;
+            shard->n_inodes--;
+            break;
+        }
+    }
+    pthread_mutex_unlock(&shard->lock);
+    inode_free(fs, inode);
+}
+
+void inode_add_lookup(struct fs *fs, struct fs_inode *inode)
+{
+    struct fs_shard *shard = shard_of(fs, inode->ino);
+
+    pthread_mutex_lock(&shard->lock);
+    if (inode->lookups++ == 0)
+        inode_ref(inode);
+    pthread_mutex_unlock(&shard->lock);
+}
+
+void fs_forget(struct fs *fs, uint64_t ino, uint64_t count)
+{
+    struct fs_shard *shard = shard_of(fs, ino);
+    struct fs_inode *inode;
+    bool last = false;
+
+    pthread_mutex_lock(&shard->lock);
+    inode = shard_find_locked(shard, ino);
+    if (inode && inode->lookups && count) {
+        inode->lookups -= count < inode->lookups ? count : inode->lookups;
+        last = inode->lookups == 0;
+    }
+    pthread_mutex_unlock(&shard->lock);
+    if (last)
+        inode_put(fs, inode);
+}
+
+/* What is left when nobody works here any more: names (nlink), lookups that the kernel never forgot (it does not at
+ * unmount). More is a reference that was lost. */
+static size_t inode_leftover(const struct fs *fs, struct fs_inode *inode)
+{
+    size_t expected = (inode->nlink > 0) + (inode->lookups > 0) + (inode == fs->root);
+    size_t references = atomic_load(&inode->references);
+
+    if (references == expected)
+        return 0;
+    fprintf(stderr, "leasefs: internal error: inode %" PRIu64 " ends with %zu references, expected %zu\n", inode->ino,
+            references, expected);
+    return references > expected ? references - expected : expected - references;
+}
+
+size_t shards_destroy(struct fs *fs)
+{
+    size_t leftover = 0;
+
+    for (size_t i = 0; i < FS_SHARDS; i++) {
+        struct fs_shard *shard = &fs->shards[i];
+
+        for (size_t b = 0; b < shard->n_buckets; b++) {
+            struct fs_inode *next;
+
+            for (struct fs_inode *inode = shard->buckets[b]; inode; inode = next) {
+                next = inode->shard_next;
+                leftover += inode_leftover(fs, inode);
+                inode_free(fs, inode);
+            }
+        }
+        free(shard->buckets);
+        pthread_mutex_destroy(&shard->lock);
+    }
+    return leftover;
+}
+
+static size_t sort_set(struct fs_inode *set[4])
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < 4; i++) {
+        struct fs_inode *inode = set[i];
+        size_t at = n;
+
+        if (!inode)
+            continue;
+        while (at > 0 && set[at - 1]->ino > inode->ino)
+            at--;
+        if (at > 0 && set[at - 1] == inode)
+            continue;
+        for (size_t j = n; j > at; j--)
+            set[j] = set[j - 1];
+        set[at] = inode;
+        n++;
+    }
+    return n;
+}
+
+void inode_lock_set(struct fs_inode *a, struct fs_inode *b, struct fs_inode *c, struct fs_inode *d)
+{
+    struct fs_inode *set[4] = {a, b, c, d};
+    size_t n = sort_set(set);
+
+    for (size_t i = 0; i < n; i++)
+        inode_lock(set[i]);
+}
+
+void inode_unlock_set(struct fs_inode *a, struct fs_inode *b, struct fs_inode *c, struct fs_inode *d)
+{
+    struct fs_inode *set[4] = {a, b, c, d};
+    size_t n = sort_set(set);
+
+    while (n > 0)
+        inode_unlock(set[--n]);
+}

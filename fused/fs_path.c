@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "fused/fs_path.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_LINKS 40
+
+struct walk {
+    struct fs *fs;
+    const struct lease_credentials *who;
+    struct fs_inode *at; /* referenced */
+    char *buffer;        /* owned; `rest` points into it */
+    char *rest;          /* what is left of the path */
+    int links;
+};
+
+static bool in_group(const struct lease_credentials *who, gid_t gid)
+{
+    if (who->gid == gid)
+        return true;
+    for (size_t i = 0; i < who->n_groups; i++) {
+        if (who->groups[i] == gid)
+            return true;
+    }
+    return false;
+}
+
+int path_permission(struct fs_inode *inode, const struct lease_credentials *who, unsigned may)
+{
+    unsigned granted;
+
+    if (who->uid == 0)
+        return 0;
+    inode_lock_shared(inode);
+    if (who->uid == inode->uid)
+        granted = inode->mode >> 6;
+    else if (in_group(who, inode->gid))
+        granted = inode->mode >> 3;
+    else
+        granted = inode->mode;
+    inode_unlock(inode);
+    return (granted & may) == may ? 0 : -EACCES;
+}
+
+static int walk_start(struct walk *walk, struct fs *fs, const char *path, const struct lease_credentials *who)
+{
+    if (path[0] != '/')
+        return -EINVAL;
+    if (strlen(path) >= PATH_MAX)
+        return -ENAMETOOLONG;
+    *walk = (struct walk){.fs = fs, .who = who, .at = fs->root};
+    walk->buffer = strdup(path);
+    if (!walk->buffer)
+        return -ENOMEM;
+    walk->rest = walk->buffer;
+    inode_ref(fs->root);
+    return 0;
+}
+
+/* Keeps `at` when ret_inode is given. */
+static void walk_end(struct walk *walk, struct fs_inode **ret_inode)
+{
+    free(walk->buffer);
+    if (ret_inode)
+        *ret_inode = walk->at;
+    else
+        inode_put(walk->fs, walk->at);
+}
+
+/* Cuts the next component off `rest`. *ret_more: something, if only a slash, came after it. false: none left. */
+static bool next_component(struct walk *walk, char **ret_name, bool *ret_more)
+{
+    char *name = walk->rest + strspn(walk->rest, "/");
+    size_t length = strcspn(name, "/");
+
+    if (length == 0)
+        return false;
+    *ret_more = name[length] == '/';
+    walk->rest = name + length + *ret_more;
+    name[length] = '\0';
+    *ret_name = name;
+    return true;
+}
+
+static void step_to(struct walk *walk, struct fs_inode *inode)
+{
+    inode_put(walk->fs, walk->at);
+    walk->at = inode;
+}
+
+static int follow(struct walk *walk, const struct fs_inode *link, bool more)
+{
+    size_t size = strlen(link->target) + 1 + strlen(walk->rest) + 1;
+    char *path;
+
+    if (++walk->links > MAX_LINKS)
+        return -ELOOP;
+    if (size > PATH_MAX)
+        return -ENAMETOOLONG;
+    path = malloc(size);
+    if (!path)
+        return -ENOMEM;
+    strcpy(path, link->target);
+    if (more) {
+        strcat(path, "/");
+        strcat(path, walk->rest);
+    }
+    free(walk->buffer);
+    walk->buffer = walk->rest = path;
+    if (path[0] == '/') {
+        inode_ref(walk->fs->root);
+        step_to(walk, walk->fs->root);
+    }
+    return 0;
+}
+
+static int check_search(const struct walk *walk)
+{
+    if (walk->at->type != S_IFDIR)
+        return -ENOTDIR;
+    return path_permission(walk->at, walk->who, PATH_MAY_SEARCH);
+}
+
+static int walk_component(struct walk *walk, const char *name, bool more)
+{
+    struct fs_inode *inode;
+    int err = check_search(walk);
+
+    if (err)
+        return err;
+    if (strcmp(name, ".") == 0)
+        return 0;
+    if (strcmp(name, "..") == 0) {
+        inode = inode_get(walk->fs, atomic_load(&walk->at->parent));
+        err = inode ? 0 : -ENOENT;
+    } else {
+        err = dir_lookup(walk->fs, walk->at, name, &inode);
+    }
+    if (err)
+        return err;
+    if (inode->type == S_IFLNK) {
+        err = follow(walk, inode, more);
+        inode_put(walk->fs, inode);
+        return err;
+    }
+    step_to(walk, inode);
+    return more && inode->type != S_IFDIR ? -ENOTDIR : 0;
+}
+
+int path_walk(struct fs *fs, const char *path, const struct lease_credentials *who, struct fs_inode **ret_inode)
+{
+    struct walk walk;
+    char *name;
+    bool more;
+    int err = walk_start(&walk, fs, path, who);
+
+    if (err)
+        return err;
+    while (!err && next_component(&walk, &name, &more))
+        err = walk_component(&walk, name, more);
+    walk_end(&walk, err ? NULL : ret_inode);
+    return err;
+}
+
+static bool is_dots(const char *name)
+{
+    return strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
+}
+
+int path_walk_parent(struct fs *fs, const char *path, const struct lease_credentials *who, struct fs_inode **ret_dir,
+                     char ret_name[FS_NAME_MAX + 1])
+{
+    struct walk walk;
+    char *name;
+    bool more;
+    int err = walk_start(&walk, fs, path, who);
+
+    if (err)
+        return err;
+    for (;;) {
+        if (!next_component(&walk, &name, &more)) {
+            err = -EISDIR;
+            break;
+        }
+        if (!more || walk.rest[strspn(walk.rest, "/")] == '\0') {
+            err = more || is_dots(name) ? -EISDIR : check_search(&walk);
+            break;
+        }
+        err = walk_component(&walk, name, more);
+        if (err)
+            break;
+    }
+    if (!err && strlen(name) > FS_NAME_MAX)
+        err = -ENAMETOOLONG;
+    if (!err)
+        strcpy(ret_name, name);
+    walk_end(&walk, err ? NULL : ret_dir);
+    return err;
+}
+
+int path_may_replace(struct fs *fs, struct fs_inode *dir, const char *name, const struct lease_credentials *who)
+{
+    struct fs_inode *old;
+    bool sticky, own_dir;
+    int err = path_permission(dir, who, PATH_MAY_WRITE | PATH_MAY_SEARCH);
+
+    if (err)
+        return err;
+    err = dir_lookup(fs, dir, name, &old);
+    if (err)
+        return err == -ENOENT ? 0 : err;
+    inode_lock_shared(dir);
+    sticky = dir->mode & S_ISVTX;
+    own_dir = dir->uid == who->uid;
+    inode_unlock(dir);
+    if (old->type == S_IFDIR) {
+        err = -EISDIR;
+    } else if (sticky && !own_dir && who->uid != 0) {
+        inode_lock_shared(old);
+        err = old->uid == who->uid ? 0 : -EPERM;
+        inode_unlock(old);
+    }
+    inode_put(fs, old);
+    return err;
+}
+
+/* One step up: the name of `inode` in the directory that it then goes to. The reference moves along. */
+static int prepend_name(struct fs *fs, struct fs_inode **inode, char *buffer, size_t *start)
+{
+    struct fs_inode *dir = NULL;
+    struct fs_dirent *dirent;
+    int err = -ENOENT;
+
+    inode_lock_shared(*inode);
+    dirent = LIST_FIRST(&(*inode)->names);
+    if (dirent && *start < dirent->name_length + 1) {
+        err = -ENAMETOOLONG;
+    } else if (dirent) {
+        *start -= dirent->name_length;
+        memcpy(buffer + *start, dirent->name, dirent->name_length);
+        buffer[--*start] = '/';
+        dir = dirent->dir;
+        inode_ref(dir);
+        err = 0;
+    }
+    inode_unlock(*inode);
+    if (!err) {
+        inode_put(fs, *inode);
+        *inode = dir;
+    }
+    return err;
+}
+
+int fs_inode_path(struct fs *fs, struct fs_inode *inode, char **ret_path)
+{
+    char buffer[PATH_MAX];
+    size_t start = sizeof(buffer) - 1;
+    char *path;
+    int err = 0;
+
+    buffer[start] = '\0';
+    inode_ref(inode);
+    pthread_rwlock_rdlock(&fs->rename_lock);
+    while (!err && inode != fs->root)
+        err = prepend_name(fs, &inode, buffer, &start);
+    pthread_rwlock_unlock(&fs->rename_lock);
+    inode_put(fs, inode);
+    if (err)
+        return err;
+    path = strdup(start == sizeof(buffer) - 1 ? "/" : buffer + start);
+    if (!path)
+        return -ENOMEM;
+    *ret_path = path;
+    return 0;
+}
