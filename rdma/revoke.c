@@ -8,12 +8,6 @@
 
 #include "rdma/sync.h"
 
-static void error_sentence(char **ret_error, const char *format, const char *name, size_t length)
-{
-    if (asprintf(ret_error, format, (int)length, name) < 0)
-        *ret_error = NULL;
-}
-
 static const struct revoke_mechanism *find_mechanism(const struct revoke_mechanism *table, size_t n_table,
                                                      const char *name, size_t length)
 {
@@ -42,13 +36,12 @@ static int parse_list(struct revoke_ladder *ladder, const struct revoke_mechanis
         const struct revoke_mechanism *mechanism = find_mechanism(table, n_table, name, length);
 
         if (!mechanism) {
-            error_sentence(ret_error, "revoke=: there is no mechanism \"%.*s\"; leasectl probe lists them", name,
-                           length);
-            return -EINVAL;
+            return fabric_error(ret_error, -EINVAL,
+                                "revoke=: there is no mechanism \"%.*s\"; leasectl probe lists them", (int)length,
+                                name);
         }
         if (add_rung(ladder, mechanism) < 0) {
-            error_sentence(ret_error, "revoke=: \"%.*s\" is named twice", name, length);
-            return -EINVAL;
+            return fabric_error(ret_error, -EINVAL, "revoke=: \"%.*s\" is named twice", (int)length, name);
         }
         if (!name[length])
             return 0;
@@ -71,11 +64,10 @@ int revoke_ladder_init(struct revoke_ladder *ladder, const struct revoke_mechani
         return r;
     for (size_t i = 0; i < new.n_rungs; i++)
         has_fence |= new.rungs[i]->kind == REVOKE_FENCE;
-    if (!has_fence) {
-        error_sentence(ret_error, "revoke=%.*s: not one of these is a fence, so no block could ever be freed; add one",
-                       list ? list : "auto", list ? strlen(list) : 4);
-        return -EINVAL;
-    }
+    if (!has_fence)
+        return fabric_error(ret_error, -EINVAL,
+                            "revoke=%s: not one of these is a fence, so no block could ever be freed; add one",
+                            list ? list : "auto");
     *ladder = new;
     pthread_mutex_init(&ladder->lock, NULL);
     return 0;

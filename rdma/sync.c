@@ -73,3 +73,14 @@ void fabric_log(const char *format, ...)
     va_end(args);
     fprintf(stderr, "leasefs: rdma: %s\n", line);
 }
+
+int fabric_error(char **ret_error, int r, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    if (vasprintf(ret_error, format, args) < 0)
+        *ret_error = NULL;
+    va_end(args);
+    return r;
+}

@@ -24,4 +24,7 @@ int sync_thread_start(const char *name, void *(*run)(void *arg), void *arg, pthr
 /* One line on stderr, which is the journal under systemd. */
 void fabric_log(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* Formats a sentence into *ret_error (NULL when there is no memory) and returns r. */
+int fabric_error(char **ret_error, int r, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
 #endif

@@ -1,0 +1,425 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "rdma/connection.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#include "rdma/internal.h"
+#include "rdma/sync.h"
+
+#define HALF_OPEN_NS (5 * NS_PER_S)
+#define LINGER_NS    (200 * NS_PER_MS) /* for the peer's answer to a disconnect */
+/* Well below the 50 s after which the rxe kernel destroys a QP that is still in use. */
+#define DESTROY_PROOF_NS (10 * NS_PER_S)
+
+struct connection {
+    struct helper_job tear_down; /* must be first */
+    struct fabric *fabric;
+    struct exposure_session *session; /* a reference */
+    struct rdma_cm_id *id;
+    struct ibv_cq *cq;
+    uint64_t number;
+
+    /* Guarded by fabric->lock. */
+    LIST_ENTRY(connection) link;
+    uint64_t half_open_until_ns;
+    unsigned users; /* threads that call verbs on the QP; it is destroyed when there are none */
+    bool setting_up;
+    bool established;
+    bool condemned;
+    bool killed; /* somebody has sent the QP to ERR, or is about to */
+    bool quiet;
+    bool disconnected; /* the peer has answered, or is known not to be there */
+};
+
+static void tear_down(struct helper_job *job);
+
+static void condemn_locked(struct connection *connection)
+{
+    struct fabric *fabric = connection->fabric;
+
+    if (connection->condemned)
+        return;
+    connection->condemned = true;
+    if (!connection->established)
+        fabric->n_half_open--;
+    helper_submit(fabric->closers, &connection->tear_down);
+    pthread_cond_broadcast(&fabric->changed);
+}
+
+void connection_condemn_session_locked(struct exposure_session *session)
+{
+    struct connection *connection;
+
+    LIST_FOREACH(connection, &session->fabric->connections, link)
+    if (connection->session == session)
+        condemn_locked(connection);
+}
+
+void connection_condemn_all_locked(struct fabric *fabric)
+{
+    struct connection *connection;
+
+    LIST_FOREACH(connection, &fabric->connections, link)
+    condemn_locked(connection);
+}
+
+/* With connection->users held, without the lock. */
+static void kill_qp(struct connection *connection)
+{
+    struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
+
+    if (!connection->id->qp)
+        return;
+    ibv_modify_qp(connection->id->qp, &attr, IBV_QP_STATE);
+    /* A QP in ERR is silent: without this the peer finds out when its retries run out. */
+    rdma_disconnect(connection->id);
+}
+
+/* Gives the lock up for a while; `users` keeps the connection in place meanwhile. */
+static void kill_locked(struct connection *connection)
+{
+    struct fabric *fabric = connection->fabric;
+
+    connection->users++;
+    while (connection->setting_up)
+        pthread_cond_wait(&fabric->changed, &fabric->lock);
+    if (!connection->killed) {
+        connection->killed = true;
+        pthread_mutex_unlock(&fabric->lock);
+        kill_qp(connection);
+        pthread_mutex_lock(&fabric->lock);
+    }
+    connection->users--;
+    pthread_cond_broadcast(&fabric->changed);
+}
+
+/* False: the QP cannot be shown to be gone. */
+static bool destroy_qp(struct connection *connection)
+{
+    uint64_t start = monotonic_ns();
+
+    if (!connection->id->qp)
+        return true;
+    if (ibv_destroy_qp(connection->id->qp))
+        return false;
+    connection->id->qp = NULL; /* or rdma_destroy_id() would destroy it again */
+    return monotonic_ns() - start < DESTROY_PROOF_NS;
+}
+
+static void tear_down(struct helper_job *job)
+{
+    struct connection *connection = (struct connection *)job;
+    struct fabric *fabric = connection->fabric;
+    bool destroyed;
+
+    pthread_mutex_lock(&fabric->lock);
+    kill_locked(connection);
+    while (connection->users)
+        pthread_cond_wait(&fabric->changed, &fabric->lock);
+    pthread_mutex_unlock(&fabric->lock);
+
+    destroyed = destroy_qp(connection);
+    pthread_mutex_lock(&fabric->lock);
+    if (!destroyed && !connection->quiet) {
+        /* It stays in the list, so that no fence of this session ever counts it as quiet. */
+        pthread_mutex_unlock(&fabric->lock);
+        fabric_log("session %llu: its QP cannot be shown to be stopped", (unsigned long long)connection->session->id);
+        return;
+    }
+    connection->quiet = true;
+    pthread_cond_broadcast(&fabric->changed);
+    uint64_t linger_until = monotonic_ns() + LINGER_NS;
+
+    while (connection->established && !connection->disconnected &&
+           sync_wait_until(&fabric->changed, &fabric->lock, linger_until) != -ETIMEDOUT)
+        ;
+    pthread_mutex_unlock(&fabric->lock);
+
+    /* Each waits until the event thread is done with the events it has been given, so that nobody knows this
+     * connection afterwards. */
+    if (connection->cq)
+        ibv_destroy_cq(connection->cq);
+    rdma_destroy_id(connection->id);
+
+    pthread_mutex_lock(&fabric->lock);
+    LIST_REMOVE(connection, link);
+    pthread_cond_broadcast(&fabric->changed);
+    pthread_mutex_unlock(&fabric->lock);
+    session_unref(connection->session);
+    free(connection);
+}
+
+void connection_reject(struct fabric *fabric, struct rdma_cm_id *id, unsigned code)
+{
+    struct leasefs_cm_reject reject = {.magic = htole32(LEASEFS_CM_MAGIC), .code = htole32(code)};
+
+    rdma_reject(id, &reject, sizeof(reject));
+    pthread_mutex_lock(&fabric->lock);
+    fabric->counters.rejected[code < FABRIC_REJECT_REASONS ? code : 0]++;
+    pthread_mutex_unlock(&fabric->lock);
+}
+
+static int create_qp(struct connection *connection)
+{
+    struct fabric *fabric = connection->fabric;
+    struct ibv_recv_wr receive = {0}, *bad;
+
+    connection->cq = ibv_create_cq(fabric->verbs, 2, connection, fabric->completions, 0);
+    if (!connection->cq)
+        return errno ? -errno : -ENOMEM;
+    struct ibv_qp_init_attr init = {
+        .qp_context = connection,
+        .send_cq = connection->cq,
+        .recv_cq = connection->cq,
+        .cap = {.max_send_wr = 1, .max_recv_wr = 1, .max_send_sge = 1, .max_recv_sge = 1},
+        .qp_type = IBV_QPT_RC,
+    };
+    /* Armed once: the first completion of whatever kind ends the connection. */
+    int r = ibv_req_notify_cq(connection->cq, 0);
+
+    if (r)
+        return -r;
+    if (rdma_create_qp(connection->id, connection->session->pd, &init) < 0)
+        return errno ? -errno : -EIO;
+    return -ibv_post_recv(connection->id->qp, &receive, &bad);
+}
+
+static uint8_t at_most(uint8_t asked, int device_limit)
+{
+    return device_limit >= 0 && asked > device_limit ? (uint8_t)device_limit : asked;
+}
+
+static int accept_request(struct connection *connection, const struct rdma_conn_param *request)
+{
+    struct ibv_qp_attr attr = {.qp_access_flags = IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE};
+    struct rdma_conn_param answer = {
+        .responder_resources = at_most(request->responder_resources, connection->fabric->attr.max_qp_rd_atom),
+        .initiator_depth = at_most(request->initiator_depth, connection->fabric->attr.max_qp_init_rd_atom),
+        .rnr_retry_count = 7,
+    };
+
+    if (rdma_accept(connection->id, &answer) < 0)
+        return errno ? -errno : -EIO;
+    /* rdma_cm has allowed atomics as well, which no MR of ours does: only what is needed stays. What a lease may do
+     * is the MR's matter. */
+    return -ibv_modify_qp(connection->id->qp, &attr, IBV_QP_ACCESS_FLAGS);
+}
+
+/* Puts a new connection into the list, in place of the session's others. -EBUSY */
+static int enlist(struct connection *connection)
+{
+    struct exposure_session *session = connection->session;
+    struct fabric *fabric = session->fabric;
+    struct connection *other;
+    int r = 0;
+
+    pthread_mutex_lock(&fabric->lock);
+    if (fabric->stopping || fabric->n_half_open >= FABRIC_HALF_OPEN_MAX || session->barred) {
+        r = -EBUSY;
+    } else {
+        LIST_FOREACH(other, &fabric->connections, link)
+        {
+            if (other->session != session || other->condemned)
+                continue;
+            fabric->counters.replaced++;
+            condemn_locked(other);
+        }
+        connection->number = ++fabric->last_connection;
+        connection->half_open_until_ns = monotonic_ns() + HALF_OPEN_NS;
+        fabric->n_half_open++;
+        LIST_INSERT_HEAD(&fabric->connections, connection, link);
+    }
+    pthread_mutex_unlock(&fabric->lock);
+    return r;
+}
+
+static int refuse(struct exposure_session *session, struct rdma_cm_id *id, int r)
+{
+    connection_reject(session->fabric, id, LEASEFS_REJECT_RESOURCES);
+    rdma_destroy_id(id);
+    session_unref(session);
+    return r;
+}
+
+int connection_accept(struct exposure_session *session, struct rdma_cm_id *id, const struct rdma_conn_param *request)
+{
+    struct fabric *fabric = session->fabric;
+    struct connection *connection = calloc(1, sizeof(*connection));
+    int r;
+
+    if (!connection)
+        return refuse(session, id, -ENOMEM);
+    connection->tear_down.run = tear_down;
+    connection->fabric = fabric;
+    connection->session = session;
+    connection->id = id;
+    connection->setting_up = true;
+    r = enlist(connection);
+    if (r < 0) {
+        free(connection);
+        return refuse(session, id, r);
+    }
+    id->context = connection;
+    r = create_qp(connection);
+    if (r == 0)
+        r = accept_request(connection, request);
+    if (r < 0)
+        connection_reject(fabric, id, LEASEFS_REJECT_RESOURCES);
+
+    pthread_mutex_lock(&fabric->lock);
+    connection->setting_up = false;
+    if (r < 0)
+        condemn_locked(connection);
+    else
+        fabric->counters.accepted++;
+    pthread_cond_broadcast(&fabric->changed);
+    pthread_mutex_unlock(&fabric->lock);
+    return r;
+}
+
+void connection_established(struct connection *connection)
+{
+    struct fabric *fabric = connection->fabric;
+
+    pthread_mutex_lock(&fabric->lock);
+    if (!connection->condemned && !connection->established) {
+        connection->established = true;
+        fabric->n_half_open--;
+        fabric->counters.established++;
+    }
+    pthread_mutex_unlock(&fabric->lock);
+}
+
+void connection_in_use(struct connection *connection)
+{
+    rdma_notify(connection->id, IBV_EVENT_COMM_EST); /* rdma_cm then says that it is established */
+}
+
+void connection_disconnected(struct connection *connection)
+{
+    struct fabric *fabric = connection->fabric;
+
+    pthread_mutex_lock(&fabric->lock);
+    connection->disconnected = true;
+    condemn_locked(connection);
+    pthread_cond_broadcast(&fabric->changed);
+    pthread_mutex_unlock(&fabric->lock);
+}
+
+void connection_broken(struct connection *connection)
+{
+    pthread_mutex_lock(&connection->fabric->lock);
+    condemn_locked(connection);
+    pthread_mutex_unlock(&connection->fabric->lock);
+}
+
+void connection_completion(struct connection *connection, struct ibv_cq *cq)
+{
+    struct fabric *fabric = connection->fabric;
+    struct ibv_wc completion;
+    int n = ibv_poll_cq(cq, 1, &completion);
+
+    pthread_mutex_lock(&fabric->lock);
+    if (n > 0 && completion.status == IBV_WC_WR_FLUSH_ERR)
+        connection->quiet = true;
+    else if (n > 0 && completion.status == IBV_WC_SUCCESS)
+        fabric->counters.violations++; /* a SEND, or a WRITE with immediate data: not in our protocol */
+    condemn_locked(connection);
+    pthread_cond_broadcast(&fabric->changed);
+    pthread_mutex_unlock(&fabric->lock);
+}
+
+uint64_t connection_expire_half_open(struct fabric *fabric)
+{
+    struct connection *connection;
+    uint64_t now = monotonic_ns(), next = 0;
+
+    pthread_mutex_lock(&fabric->lock);
+    if (fabric->n_half_open) {
+        LIST_FOREACH(connection, &fabric->connections, link)
+        {
+            if (connection->established || connection->condemned)
+                continue;
+            if (now >= connection->half_open_until_ns) {
+                fabric->counters.half_open_expired++;
+                condemn_locked(connection);
+            } else if (!next || connection->half_open_until_ns < next) {
+                next = connection->half_open_until_ns;
+            }
+        }
+    }
+    pthread_mutex_unlock(&fabric->lock);
+    return next;
+}
+
+struct fence {
+    struct exposure_session *session; /* a reference */
+    uint64_t last;                    /* connections up to this number are meant */
+};
+
+/* On a helper: sending a QP to ERR can block. */
+static int kill_session(void *arg)
+{
+    struct fence *fence = arg;
+    struct fabric *fabric = fence->session->fabric;
+    struct connection *connection;
+
+    pthread_mutex_lock(&fabric->lock);
+    do {
+        LIST_FOREACH(connection, &fabric->connections, link)
+        if (connection->session == fence->session && connection->number <= fence->last && !connection->killed)
+            break;
+        if (connection) {
+            condemn_locked(connection);
+            kill_locked(connection); /* gives the lock up: start over */
+        }
+    } while (connection);
+    pthread_mutex_unlock(&fabric->lock);
+    session_unref(fence->session);
+    free(fence);
+    return 0;
+}
+
+static bool session_quiet_locked(struct exposure_session *session, uint64_t last)
+{
+    struct connection *connection;
+
+    LIST_FOREACH(connection, &session->fabric->connections, link)
+    if (connection->session == session && connection->number <= last && !connection->quiet)
+        return false;
+    return true;
+}
+
+int connection_fence_session(struct exposure_session *session, uint64_t deadline_ns)
+{
+    struct fabric *fabric = session->fabric;
+    struct fence *fence = calloc(1, sizeof(*fence));
+    uint64_t last;
+    int r, ignored;
+
+    if (!fence)
+        return -ENOMEM;
+    pthread_mutex_lock(&fabric->lock);
+    session_ref_locked(session);
+    connection_condemn_session_locked(session);
+    last = fabric->last_connection;
+    *fence = (struct fence){session, last};
+    pthread_mutex_unlock(&fabric->lock);
+
+    /* The tear-down kills them, too; but all closers may be busy with others. */
+    r = helper_call(fabric->helpers, kill_session, fence, deadline_ns, &ignored);
+    if (r < 0 && r != -ETIMEDOUT) {
+        session_unref(session);
+        free(fence);
+    }
+
+    pthread_mutex_lock(&fabric->lock);
+    r = 0;
+    while (!session_quiet_locked(session, last) && r != -ETIMEDOUT)
+        r = sync_wait_until(&fabric->changed, &fabric->lock, deadline_ns);
+    r = session_quiet_locked(session, last) ? 0 : -ETIMEDOUT;
+    pthread_mutex_unlock(&fabric->lock);
+    return r;
+}

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef LEASEFS_RDMA_DEVICE_H
+#define LEASEFS_RDMA_DEVICE_H
+
+/*
+ * Which RDMA device, and which of its addresses. rdma_cm is asked, not guessed at: an address belongs to the device
+ * that rdma_bind_addr() finds for it, whatever the link layer (RoCE, InfiniBand with IPoIB, iWARP).
+ */
+
+#include <rdma/rdma_cma.h>
+#include <stdint.h>
+
+/* NULL: there is no RDMA device, or no rdma_cm; *ret_error is a sentence, free(). */
+struct rdma_event_channel *device_event_channel(char **ret_error);
+
+/*
+ * An id bound to an address of a port that is active. wanted: a device's name, an address, or NULL (the first found;
+ * IPv4 before IPv6, both before loopback). port 0: any free one.
+ * -ENODEV and others: *ret_error is a sentence, free().
+ */
+int device_bind(struct rdma_event_channel *channel, const char *wanted, uint16_t port, struct rdma_cm_id **ret_id,
+                char **ret_error);
+
+#endif

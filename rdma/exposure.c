@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "rdma/exposure.h"
+#include "rdma/internal.h"
+#include "rdma/region.h"
+#include "rdma/sync.h"
+
+static int mode_access(enum lease_mode mode)
+{
+    if (mode == LEASE_WRITE)
+        return IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ;
+    return IBV_ACCESS_REMOTE_READ;
+}
+
+static void count_exposure(struct fabric *fabric, uint64_t length, int r)
+{
+    pthread_mutex_lock(&fabric->lock);
+    if (r < 0) {
+        fabric->counters.expose_failed++;
+    } else {
+        fabric->counters.exposures++;
+        fabric->counters.exposures_now++;
+        fabric->counters.bytes += length;
+        fabric->counters.bytes_now += length;
+    }
+    pthread_mutex_unlock(&fabric->lock);
+}
+
+static int make_exposure(struct exposure_session *session, const struct exposure_request *request,
+                         struct exposure *exposure)
+{
+    struct fabric *fabric = session->fabric;
+    int r = window_new(&fabric->windows, request->segments, request->runs, request->n_runs,
+                       request->mode == LEASE_WRITE, &exposure->window);
+
+    if (r < 0)
+        return r;
+    exposure->session = session;
+    exposure->length = window_length(exposure->window);
+    r = -EINVAL;
+    if (exposure->length != request->range.length)
+        goto undo_window;
+    r = region_new(session, window_address(exposure->window), exposure->length, request->range.offset,
+                   mode_access(request->mode), &exposure->region);
+    if (r < 0)
+        goto undo_window;
+    return 0;
+
+undo_window:
+    window_free(exposure->window);
+    return r;
+}
+
+int exposure_expose(struct exposure_session *session, const struct exposure_request *request,
+                    struct exposure **ret_exposure, struct exposure_grant *ret_grant)
+{
+    struct exposure *exposure;
+    int r;
+
+    if (request->mode != LEASE_READ && request->mode != LEASE_WRITE)
+        return -EINVAL;
+    exposure = calloc(1, sizeof(*exposure));
+    if (!exposure)
+        return -ENOMEM;
+    r = make_exposure(session, request, exposure);
+    count_exposure(session->fabric, request->range.length, r);
+    if (r < 0) {
+        free(exposure);
+        return r;
+    }
+    ret_grant->remote_address = region_remote_address(exposure->region);
+    ret_grant->rkey = region_rkey(exposure->region);
+    *ret_exposure = exposure;
+    return 0;
+}
+
+static void free_exposure(struct exposure *exposure)
+{
+    struct fabric *fabric = exposure->session->fabric;
+
+    pthread_mutex_lock(&fabric->lock);
+    fabric->counters.exposures_now--;
+    fabric->counters.bytes_now -= exposure->length;
+    pthread_mutex_unlock(&fabric->lock);
+    region_retire(exposure->region);
+    window_free(exposure->window);
+    free(exposure);
+}
+
+#ifdef LEASEFS_HAZARD
+
+/* The negative control: no gate, no fence, and the caller is told otherwise. */
+int exposure_revoke(struct exposure *exposure)
+{
+    (void)exposure;
+    return 0;
+}
+
+int exposure_fence(struct exposure *exposure)
+{
+    (void)exposure;
+    (void)free_exposure;
+    return 0;
+}
+
+void exposure_drop(struct exposure *exposure)
+{
+    (void)exposure;
+}
+
+#else
+
+int exposure_revoke(struct exposure *exposure)
+{
+    return revoke_gate(&exposure->session->fabric->ladder, exposure);
+}
+
+int exposure_fence(struct exposure *exposure)
+{
+    int r;
+
+    if (atomic_load(&exposure->fenced))
+        return 0;
+    r = revoke_fence(&exposure->session->fabric->ladder, exposure);
+    if (r == 0)
+        atomic_store(&exposure->fenced, true);
+    else
+        fabric_log("session %llu: no proof that remote access to %llu bytes has ended",
+                   (unsigned long long)exposure->session->id, (unsigned long long)exposure->length);
+    return r;
+}
+
+void exposure_drop(struct exposure *exposure)
+{
+    /* Keys of revoked MRs come back with the device's cyclic index; a place to hold them reserved would be here. */
+    if (!atomic_load(&exposure->fenced)) {
+        fabric_log("session %llu: an exposure without a fence is kept", (unsigned long long)exposure->session->id);
+        return;
+    }
+    free_exposure(exposure);
+}
+
+#endif

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef LEASEFS_RDMA_INTERNAL_H
+#define LEASEFS_RDMA_INTERNAL_H
+
+/*
+ * What the objects of the server's side share. One lock, `fabric.lock`, guards everything that changes after start
+ * and is not said to be guarded otherwise. Nothing that can block is called while it is held: no verbs, no rdma_cm,
+ * no mmap. Under it come only leaves: the helper pool's lock, the ladder's, the window budget's.
+ *
+ * Threads: the callers' (exposure_ops), one event thread (listener.c), helpers (helpers.h).
+ *
+ * Lifetimes: a session is held by its caller, by each of its connections and by each of its regions; the last of
+ * them gives the protection domain back. A connection is torn down on a helper and by nobody else. A region is held
+ * by its exposure and by a helper that works on it.
+ */
+
+#include <infiniband/verbs.h>
+#include <jansson.h>
+#include <pthread.h>
+#include <rdma/rdma_cma.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "lease/exposure_ops.h"
+#include "rdma/helpers.h"
+#include "rdma/rereg.h"
+#include "rdma/revoke.h"
+#include "rdma/window.h"
+
+#define FABRIC_HALF_OPEN_MAX  64u
+#define FABRIC_HELPERS_MAX    32u
+#define FABRIC_CLOSERS_MAX    8u
+#define FABRIC_REJECT_REASONS 5u /* enum leasefs_cm_reject_code, from 1 */
+
+struct fabric_counters {
+    uint64_t accepted, established, replaced, half_open_expired, violations;
+    uint64_t rejected[FABRIC_REJECT_REASONS];
+    uint64_t exposures, exposures_now, bytes, bytes_now, expose_failed;
+};
+
+struct fabric {
+    /* Set before the first thread starts. */
+    struct rdma_event_channel *channel;
+    struct rdma_cm_id *listen_id;
+    struct ibv_context *verbs; /* rdma_cm's own: domains and QPs must be of the same context */
+    struct ibv_device_attr attr;
+    struct ibv_comp_channel *completions;
+    struct helper_pool *helpers; /* for calls that somebody waits for */
+    struct helper_pool *closers; /* for what nobody waits for; apart, so that it never delays a fence */
+    struct window_budget windows;
+    struct revoke_ladder ladder;
+    enum rereg_path rereg;
+    uint64_t (*now_ns)(void); /* the cookies' clock */
+    pthread_t event_thread;
+    int wake_fd;
+
+    atomic_bool no_iova;        /* the device refused ibv_reg_mr_iova() */
+    atomic_bool memlock_logged; /* since the last registration that went well */
+
+    pthread_mutex_t lock;
+    pthread_cond_t changed;                 /* any of what follows, connections and regions included */
+    LIST_HEAD(, exposure_session) sessions; /* open ones */
+    LIST_HEAD(, connection) connections;    /* until they are torn down */
+    unsigned n_half_open;                   /* accepted, not established, not condemned */
+    unsigned n_objects;                     /* sessions whose domain is still there */
+    uint64_t last_connection;               /* number given out last */
+    bool stopping, device_gone;
+    struct fabric_counters counters;
+};
+
+struct exposure_session {
+    struct fabric *fabric;
+    uint64_t id;
+    struct ibv_pd *pd;
+
+    /* Guarded by fabric->lock. */
+    LIST_ENTRY(exposure_session) link;
+    unsigned refs;
+    unsigned barred; /* regions of a fenced QP that could still be reached: no new connection (see region_bar) */
+    bool cookie_valid;
+    uint64_t cookie_expires_ns;
+    uint8_t cookie[LEASEFS_COOKIE_SIZE];
+};
+
+/* session.c */
+int session_open(void *fabric, uint64_t session_id, struct exposure_session **ret_session);
+int session_connect(struct exposure_session *session, struct exposure_address *ret_address);
+void session_close(struct exposure_session *session);
+void session_ref_locked(struct exposure_session *session);
+void session_unref(struct exposure_session *session); /* without the lock */
+/* The session that this cookie admits, with a reference; the cookie is used up. NULL: none. */
+struct exposure_session *session_take_cookie(struct fabric *fabric, const uint8_t cookie[LEASEFS_COOKIE_SIZE]);
+
+/* listener.c */
+int listener_start(struct fabric *fabric); /* the event thread; the ids and channels are the fabric's */
+void listener_stop(struct fabric *fabric);
+
+/* exposure.c */
+int exposure_expose(struct exposure_session *session, const struct exposure_request *request,
+                    struct exposure **ret_exposure, struct exposure_grant *ret_grant);
+int exposure_revoke(struct exposure *exposure);
+int exposure_fence(struct exposure *exposure);
+void exposure_drop(struct exposure *exposure);
+
+/* mechanisms.c: the table behind `revoke=`, in the order of "auto". */
+extern const struct revoke_mechanism fabric_mechanisms[];
+extern const size_t fabric_n_mechanisms;
+
+/* report.c */
+json_t *report_probe(void *fabric);
+json_t *report_status(void *fabric);
+
+#endif

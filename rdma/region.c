@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "rdma/region.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "rdma/internal.h"
+#include "rdma/sync.h"
+
+struct region {
+    struct helper_job retirement; /* must be first */
+    struct fabric *fabric;
+    struct exposure_session *session; /* a reference */
+    struct ibv_mr *mr;                /* valid unless gone; called by whoever has set busy */
+    uint64_t remote_address;
+    uint32_t rkey;
+
+    /* Guarded by fabric->lock. */
+    unsigned refs; /* the exposure, the helper */
+    bool busy;     /* a helper calls on the MR */
+    bool gated, gone;
+    bool barring; /* counted in session->barred */
+    bool retired;
+};
+
+static void log_registration(struct fabric *fabric, uint64_t length, int r)
+{
+    struct rlimit limit;
+
+    if (r != -ENOMEM || getrlimit(RLIMIT_MEMLOCK, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY) {
+        fabric_log("registering %llu bytes: %s", (unsigned long long)length, strerror(-r));
+        return;
+    }
+    if (atomic_exchange(&fabric->memlock_logged, true))
+        return;
+    fabric_log("registering %llu bytes: %s. RLIMIT_MEMLOCK is %llu bytes: raise it (LimitMEMLOCK=infinity in the "
+               "service file, ulimit -l unlimited in a shell)",
+               (unsigned long long)length, strerror(-r), (unsigned long long)limit.rlim_cur);
+}
+
+static struct ibv_mr *register_memory(struct exposure_session *session, void *address, uint64_t length, uint64_t iova,
+                                      int access, uint64_t *ret_remote_address)
+{
+    struct fabric *fabric = session->fabric;
+    struct ibv_mr *mr;
+
+    if (!atomic_load(&fabric->no_iova)) {
+        mr = ibv_reg_mr_iova(session->pd, address, length, iova, access);
+        if (mr || (errno != EOPNOTSUPP && errno != EINVAL)) {
+            *ret_remote_address = iova;
+            return mr;
+        }
+    }
+    mr = ibv_reg_mr(session->pd, address, length, access);
+    if (mr)
+        atomic_store(&fabric->no_iova, true);
+    *ret_remote_address = (uintptr_t)address;
+    return mr;
+}
+
+int region_new(struct exposure_session *session, void *address, uint64_t length, uint64_t iova, int access,
+               struct region **ret_region)
+{
+    struct fabric *fabric = session->fabric;
+    struct region *region = calloc(1, sizeof(*region));
+
+    if (!region)
+        return -ENOMEM;
+    region->mr = register_memory(session, address, length, iova, access, &region->remote_address);
+    if (!region->mr) {
+        int r = errno ? -errno : -EIO;
+
+        log_registration(fabric, length, r);
+        free(region);
+        return r;
+    }
+    atomic_store(&fabric->memlock_logged, false);
+    region->rkey = region->mr->rkey;
+    region->fabric = fabric;
+    region->session = session;
+    region->refs = 1;
+    pthread_mutex_lock(&fabric->lock);
+    session_ref_locked(session);
+    pthread_mutex_unlock(&fabric->lock);
+    *ret_region = region;
+    return 0;
+}
+
+uint32_t region_rkey(const struct region *region)
+{
+    return region->rkey;
+}
+
+uint64_t region_remote_address(const struct region *region)
+{
+    return region->remote_address;
+}
+
+static void unbar_locked(struct region *region)
+{
+    if (region->barring) {
+        region->barring = false;
+        region->session->barred--;
+    }
+}
+
+static void retire_in_background(struct helper_job *job);
+
+/* A helper is done with the MR. The last one out frees the region. */
+static void finish_call(struct region *region)
+{
+    struct fabric *fabric = region->fabric;
+    bool last = false;
+
+    pthread_mutex_lock(&fabric->lock);
+    region->busy = false;
+    if (region->gated || region->gone)
+        unbar_locked(region);
+    if (region->retired && !region->gone) {
+        /* Its exposure left while we were stuck: deregister, with the reference that this call had. */
+        region->busy = true;
+        region->retirement.run = retire_in_background;
+        helper_submit(fabric->closers, &region->retirement);
+    } else {
+        last = --region->refs == 0;
+    }
+    pthread_cond_broadcast(&fabric->changed);
+    pthread_mutex_unlock(&fabric->lock);
+    if (!last)
+        return;
+    session_unref(region->session);
+    free(region);
+}
+
+static int call_rereg(void *arg)
+{
+    struct region *region = arg;
+    struct fabric *fabric = region->fabric;
+    int r = rereg_to_no_access(fabric->rereg, region->mr);
+
+    if (r == 0) {
+        pthread_mutex_lock(&fabric->lock);
+        region->gated = true;
+        pthread_mutex_unlock(&fabric->lock);
+    }
+    finish_call(region);
+    return r;
+}
+
+static int deregister(struct region *region)
+{
+    struct fabric *fabric = region->fabric;
+    int r = -ibv_dereg_mr(region->mr);
+
+    if (r == 0) {
+        pthread_mutex_lock(&fabric->lock);
+        region->gone = true;
+        pthread_mutex_unlock(&fabric->lock);
+    }
+    return r;
+}
+
+static int call_dereg(void *arg)
+{
+    struct region *region = arg;
+    int r = deregister(region);
+
+    finish_call(region);
+    return r;
+}
+
+static void retire_in_background(struct helper_job *job)
+{
+    struct region *region = (struct region *)job;
+    int r = deregister(region);
+
+    if (r < 0) {
+        /* It stays as it is: registered, its session barred if need be, and never in anybody's way again. */
+        fabric_log("session %llu: an MR cannot be deregistered: %s", (unsigned long long)region->session->id,
+                   strerror(-r));
+        return;
+    }
+    finish_call(region);
+}
+
+/* Runs one call on the MR. gone_result: when there is no MR any more. */
+static int run_call(struct region *region, int (*call)(void *), uint64_t deadline_ns, int gone_result)
+{
+    struct fabric *fabric = region->fabric;
+    int r = 0, result;
+
+    pthread_mutex_lock(&fabric->lock);
+    if (region->gone) {
+        pthread_mutex_unlock(&fabric->lock);
+        return gone_result;
+    }
+    while (region->busy && r != -ETIMEDOUT)
+        r = sync_wait_until(&fabric->changed, &fabric->lock, deadline_ns);
+    if (region->busy || region->gone) {
+        r = region->busy ? -EBUSY : gone_result;
+        pthread_mutex_unlock(&fabric->lock);
+        return r;
+    }
+    region->busy = true;
+    region->refs++;
+    pthread_mutex_unlock(&fabric->lock);
+
+    r = helper_call(fabric->helpers, call, region, deadline_ns, &result);
+    if (r == 0)
+        return result;
+    if (r != -ETIMEDOUT)
+        finish_call(region); /* not started: the caller's reference keeps the region */
+    return r;
+}
+
+int region_gate(struct region *region, uint64_t deadline_ns)
+{
+    if (region->fabric->rereg == REREG_NONE)
+        return -EOPNOTSUPP;
+    return run_call(region, call_rereg, deadline_ns, 0);
+}
+
+int region_deregister(struct region *region, uint64_t deadline_ns)
+{
+    return run_call(region, call_dereg, deadline_ns, -EALREADY);
+}
+
+void region_bar(struct region *region)
+{
+    struct fabric *fabric = region->fabric;
+
+    pthread_mutex_lock(&fabric->lock);
+    if (!region->gone && !region->gated && !region->barring) {
+        region->barring = true;
+        region->session->barred++;
+    }
+    pthread_mutex_unlock(&fabric->lock);
+}
+
+void region_retire(struct region *region)
+{
+    struct fabric *fabric = region->fabric;
+    bool finish;
+
+    pthread_mutex_lock(&fabric->lock);
+    region->retired = true;
+    /* Busy: the helper sees to the rest. Otherwise our own reference does, as if a call had just ended. */
+    finish = !region->busy;
+    if (!finish)
+        region->refs--;
+    else
+        region->busy = true;
+    pthread_mutex_unlock(&fabric->lock);
+    if (finish)
+        finish_call(region);
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef LEASEFS_RDMA_REGION_H
+#define LEASEFS_RDMA_REGION_H
+
+/*
+ * One MR in a session's protection domain, from registration to deregistration, and never given to a second lease:
+ * its key would come alive again in the hands of the first holder.
+ *
+ * Calls on the MR can block in the kernel, so they run on helpers, one at a time (`busy`); who asks waits until its
+ * deadline and no longer. A call that comes back late still changes the region's state, but is no proof of anything.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct region;
+struct exposure_session;
+
+/* Takes a reference to the session. access: IBV_ACCESS_*. iova is the address that peers use, where the device allows
+ * the choice. -ENOMEM: RLIMIT_MEMLOCK included, which is logged; others from the device. May block. */
+int region_new(struct exposure_session *session, void *address, uint64_t length, uint64_t iova, int access,
+               struct region **ret_region);
+
+uint32_t region_rkey(const struct region *region);
+uint64_t region_remote_address(const struct region *region);
+
+/* No remote access any more (rereg). 0: done by the deadline, or the MR is gone. -EBUSY: an earlier call is stuck. */
+int region_gate(struct region *region, uint64_t deadline_ns);
+
+/* Deregisters. 0: done by the deadline, which proves that no access is in progress. -EALREADY: gone, but by a call
+ * that came back late. -EBUSY: an earlier call is stuck. */
+int region_deregister(struct region *region, uint64_t deadline_ns);
+
+/* The session's QPs are about to be fenced while this MR may live on: until it is gone or gated, no new connection of
+ * the session is admitted, for it could reach the MR again. */
+void region_bar(struct region *region);
+
+/* The caller's reference; deregisters in the background what still is registered. Frees the session's reference when
+ * that has happened. */
+void region_retire(struct region *region);
+
+#endif
