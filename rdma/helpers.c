@@ -18,7 +18,7 @@ struct helper_pool {
     /* Guarded by lock. */
     struct helper_job *head, **tail;
     unsigned queued;
-    unsigned idle; /* threads that wait for work */
+    unsigned running; /* jobs that a thread has taken and not finished */
     unsigned started, ended, max_threads;
     bool stopping;
     pthread_t threads[HELPERS_MAX];
@@ -46,24 +46,43 @@ static struct helper_job *take_job_locked(struct helper_pool *pool)
     return job;
 }
 
+static void run_call(struct helper_job *job)
+{
+    struct helper_call *call = (struct helper_call *)job;
+    struct helper_pool *pool = call->pool;
+    int result = call->call(call->arg);
+    bool waiting;
+
+    pthread_mutex_lock(&pool->lock);
+    waiting = call->waiting;
+    call->result = result;
+    call->done = true;
+    pool->running--; /* here, so that a caller who has its answer finds this thread free for the next */
+    pthread_cond_broadcast(&pool->changed);
+    pthread_mutex_unlock(&pool->lock);
+    if (!waiting)
+        free(call);
+}
+
 static void *helper_main(void *arg)
 {
     struct helper_pool *pool = arg;
 
     pthread_mutex_lock(&pool->lock);
     for (;;) {
-        while (!pool->head && !pool->stopping) {
-            pool->idle++;
+        while (!pool->head && !pool->stopping)
             pthread_cond_wait(&pool->work, &pool->lock);
-            pool->idle--;
-        }
         if (!pool->head)
             break;
         struct helper_job *job = take_job_locked(pool);
+        bool is_call = job->run == run_call;
 
+        pool->running++;
         pthread_mutex_unlock(&pool->lock);
         job->run(job);
         pthread_mutex_lock(&pool->lock);
+        if (!is_call)
+            pool->running--;
     }
     pool->ended++;
     pthread_cond_broadcast(&pool->changed);
@@ -74,8 +93,7 @@ static void *helper_main(void *arg)
 /* Sees to it that a thread will take one more job at once. -EAGAIN: all are busy. */
 static int ensure_helper_locked(struct helper_pool *pool)
 {
-    /* A helper that was woken counts as idle until it runs, hence the comparison with what is queued. */
-    if (pool->idle > pool->queued)
+    if (pool->started - pool->running > pool->queued)
         return 0;
     if (pool->started == pool->max_threads)
         return -EAGAIN;
@@ -153,23 +171,6 @@ int helper_pool_free(struct helper_pool *pool, uint64_t deadline_ns)
     pthread_mutex_destroy(&pool->lock);
     free(pool);
     return 0;
-}
-
-static void run_call(struct helper_job *job)
-{
-    struct helper_call *call = (struct helper_call *)job;
-    struct helper_pool *pool = call->pool;
-    int result = call->call(call->arg);
-    bool waiting;
-
-    pthread_mutex_lock(&pool->lock);
-    waiting = call->waiting;
-    call->result = result;
-    call->done = true;
-    pthread_cond_broadcast(&pool->changed);
-    pthread_mutex_unlock(&pool->lock);
-    if (!waiting)
-        free(call);
 }
 
 int helper_call(struct helper_pool *pool, int (*call_fn)(void *arg), void *arg, uint64_t deadline_ns, int *ret_result)
