@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef LEASEFS_FUSED_LAYOUT_PRIVATE_H
+#define LEASEFS_FUSED_LAYOUT_PRIVATE_H
+
+/* The pieces of fs_layout_ops: files by path in layout.c, making ranges fit and clones in layout_prepare.c, the blocks
+ * under leases in layout_hold.c. */
+
+#include "fused/fs_private.h"
+#include "fused/layout.h"
+
+int layout_prepare(void *fs, uint64_t ino, struct lease_range range, bool exclusive, bool extend,
+                   struct lease_waiter *waiter);
+int layout_clone(void *fs, const char *source, const char *destination, const struct lease_credentials *who,
+                 struct lease_waiter *waiter);
+
+int layout_hold(void *fs, uint64_t ino, struct lease_range range, enum lease_mode mode, struct layout_hold **ret_hold,
+                const struct layout_run **ret_runs, size_t *ret_n_runs, struct layout_problem *problem);
+void layout_release(void *fs, struct layout_hold *hold);
+int layout_detach(void *fs, struct layout_hold *hold);
+int layout_committed(void *fs, uint64_t ino, struct lease_range range, uint64_t new_size);
+
+/* Tells the kernel, if there is a mount. No lock held. */
+void cache_forget_attr(struct fs *fs, uint64_t ino);
+void cache_forget_bytes(struct fs *fs, uint64_t ino, struct lease_range range);
+void cache_forget_name(struct fs *fs, uint64_t dir, const char *name);
+
+#endif
