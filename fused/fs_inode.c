@@ -274,10 +274,10 @@ void fs_forget(struct fs *fs, uint64_t ino, uint64_t count)
 }
 
 /* What is left when nobody works here any more: names (nlink), lookups that the kernel never forgot (it does not at
- * unmount). More is a reference that was lost. */
+ * unmount), holds in quarantine. More is a reference that was lost. */
 static size_t inode_leftover(const struct fs *fs, struct fs_inode *inode)
 {
-    size_t expected = (inode->nlink > 0) + (inode->lookups > 0) + (inode == fs->root);
+    size_t expected = (inode->nlink > 0) + (inode->lookups > 0) + (inode == fs->root) + inode->holds;
     size_t references = atomic_load(&inode->references);
 
     if (references == expected)

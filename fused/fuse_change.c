@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Requests that change a file's layout or bytes, and so may have to wait for a lease. Each is a struct change: its
+ * arguments, how to run it and how to answer. It is tried on the stack first, where the arguments are libfuse's own and
+ * nothing is copied; only when it would have to wait it becomes an object of its own, with copies, and is parked.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fused/fuse_private.h"
+
+struct change {
+    struct parked parked;
+    fuse_req_t req;
+    int64_t (*run)(struct change *change, struct lease_waiter *waiter);
+    void (*reply)(struct change *change, int64_t result);
+
+    /* Arguments; each operation uses some. */
+    uint64_t ino, other_ino;
+    uint64_t offset, other_offset, length;
+    const char *name, *other_name;
+    const void *bytes; /* `length` of them */
+    struct stat attr;
+    unsigned flags;
+    int mode;
+    bool kill_priv;
+    bool nonblock; /* the caller would rather have EAGAIN */
+};
+
+static struct change *change_of(struct parked *parked)
+{
+    return (struct change *)((char *)parked - offsetof(struct change, parked));
+}
+
+static int64_t parked_run(struct parked *parked)
+{
+    struct change *change = change_of(parked);
+
+    return change->run(change, &parked->waiter);
+}
+
+static void parked_finish(struct parked *parked, int64_t result)
+{
+    struct change *change = change_of(parked);
+
+    /* From here on no interrupt callback runs, nor will it: libfuse calls it under the lock that this takes. */
+    fuse_req_interrupt_func(change->req, NULL, NULL);
+    change->reply(change, result);
+    free(change);
+}
+
+static const struct parked_ops change_parked_ops = {.run = parked_run, .finish = parked_finish};
+
+/* libfuse holds the request's lock, so answering here would deadlock: only enqueues. */
+static void interrupted(fuse_req_t req, void *data)
+{
+    struct change *change = data;
+
+    (void)req;
+    park_interrupt(&change->parked);
+}
+
+static char *append(char *at, const void *from, size_t size)
+{
+    memcpy(at, from, size);
+    return at + size;
+}
+
+/* One allocation with copies of all that the request's buffer holds. */
+static struct change *change_copy(const struct change *from)
+{
+    size_t name_size = from->name ? strlen(from->name) + 1 : 0;
+    size_t other_name_size = from->other_name ? strlen(from->other_name) + 1 : 0;
+    size_t n_bytes = from->bytes ? from->length : 0;
+    struct change *change = malloc(sizeof(*change) + name_size + other_name_size + n_bytes);
+    char *at;
+
+    if (!change)
+        return NULL;
+    *change = *from;
+    at = (char *)(change + 1);
+    if (from->name) {
+        change->name = at;
+        at = append(at, from->name, name_size);
+    }
+    if (from->other_name) {
+        change->other_name = at;
+        at = append(at, from->other_name, other_name_size);
+    }
+    if (from->bytes) {
+        change->bytes = at;
+        append(at, from->bytes, n_bytes);
+    }
+    return change;
+}
+
+static void change_start(fuse_req_t req, struct change *on_stack)
+{
+    struct change *change;
+    int64_t result;
+
+    on_stack->req = req;
+    result = on_stack->run(on_stack, NULL);
+    if (result != -EAGAIN || on_stack->nonblock) {
+        on_stack->reply(on_stack, result);
+        return;
+    }
+    change = change_copy(on_stack);
+    if (!change) {
+        on_stack->reply(on_stack, -ENOMEM);
+        return;
+    }
+    park_init(server_of(req)->park, &change->parked, &change_parked_ops);
+    fuse_req_interrupt_func(req, interrupted, change);
+    park_begin(&change->parked);
+}
+
+static void reply_plain(struct change *change, int64_t result)
+{
+    reply_result(change->req, result);
+}
+
+static void reply_count(struct change *change, int64_t result)
+{
+    if (result < 0)
+        fuse_reply_err(change->req, (int)-result);
+    else
+        fuse_reply_write(change->req, (size_t)result);
+}
+
+static bool must_kill_priv(fuse_req_t req)
+{
+    return fuse_req_ctx(req)->uid != 0;
+}
+
+/* ---- setattr ---- */
+
+static int64_t run_setattr(struct change *c, struct lease_waiter *waiter)
+{
+    struct stat attr;
+    int err = fs_setattr(fs_of(c->req), c->ino, &c->attr, c->flags, waiter, &attr);
+
+    if (!err)
+        c->attr = attr;
+    return err;
+}
+
+static void reply_setattr(struct change *c, int64_t result)
+{
+    if (result < 0)
+        fuse_reply_err(c->req, (int)-result);
+    else
+        fuse_reply_attr(c->req, &c->attr, CACHE_SECONDS);
+}
+
+static unsigned what_to_set(int to_set)
+{
+    static const struct {
+        int fuse;
+        unsigned fs;
+    } map[] = {
+        {FUSE_SET_ATTR_MODE, FS_SET_MODE},
+        {FUSE_SET_ATTR_UID, FS_SET_UID},
+        {FUSE_SET_ATTR_GID, FS_SET_GID},
+        {FUSE_SET_ATTR_SIZE, FS_SET_SIZE},
+        {FUSE_SET_ATTR_ATIME, FS_SET_ATIME},
+        {FUSE_SET_ATTR_MTIME, FS_SET_MTIME},
+        {FUSE_SET_ATTR_CTIME, FS_SET_CTIME},
+        {FUSE_SET_ATTR_ATIME_NOW, FS_SET_ATIME_NOW},
+        {FUSE_SET_ATTR_MTIME_NOW, FS_SET_MTIME_NOW},
+    };
+    unsigned what = 0;
+
+    for (size_t i = 0; i < sizeof(map) / sizeof(map[0]); i++) {
+        if (to_set & map[i].fuse)
+            what |= map[i].fs;
+    }
+    return what;
+}
+
+void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
+{
+    struct change c = {
+        .run = run_setattr,
+        .reply = reply_setattr,
+        .ino = ino,
+        .attr = *attr,
+        .flags = what_to_set(to_set) | (must_kill_priv(req) ? FS_SET_KILL_PRIV : 0),
+    };
+
+    (void)fi;
+    change_start(req, &c);
+}
+
+/* ---- names ---- */
+
+static int64_t run_unlink(struct change *c, struct lease_waiter *waiter)
+{
+    return fs_unlink(fs_of(c->req), c->ino, c->name, waiter);
+}
+
+void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    struct change c = {.run = run_unlink, .reply = reply_plain, .ino = parent, .name = name};
+
+    change_start(req, &c);
+}
+
+static int64_t run_rename(struct change *c, struct lease_waiter *waiter)
+{
+    return fs_rename(fs_of(c->req), c->ino, c->name, c->other_ino, c->other_name, c->flags, waiter);
+}
+
+void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name,
+               unsigned flags)
+{
+    struct change c = {
+        .run = run_rename,
+        .reply = reply_plain,
+        .ino = parent,
+        .name = name,
+        .other_ino = new_parent,
+        .other_name = new_name,
+        .flags = flags,
+    };
+
+    change_start(req, &c);
+}
+
+/* ---- bytes ---- */
+
+static int64_t run_write(struct change *c, struct lease_waiter *waiter)
+{
+    return fs_write(fs_of(c->req), c->ino, c->offset, c->bytes, c->length, c->kill_priv, waiter);
+}
+
+void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi)
+{
+    struct change c = {
+        .run = run_write,
+        .reply = reply_count,
+        .ino = ino,
+        .offset = (uint64_t)off,
+        .bytes = buf,
+        .length = size,
+        /* A page written back comes from nobody in particular, and after the writer lost the privilege. */
+        .kill_priv = !fi->writepage && must_kill_priv(req),
+        .nonblock = !fi->writepage && (fi->flags & O_NONBLOCK),
+    };
+
+    change_start(req, &c);
+}
+
+static int64_t run_fallocate(struct change *c, struct lease_waiter *waiter)
+{
+    return fs_fallocate(fs_of(c->req), c->ino, c->mode, c->offset, c->length, waiter);
+}
+
+void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *fi)
+{
+    struct change c = {
+        .run = run_fallocate,
+        .reply = reply_plain,
+        .ino = ino,
+        .mode = mode,
+        .offset = (uint64_t)offset,
+        .length = (uint64_t)length,
+    };
+
+    (void)fi;
+    change_start(req, &c);
+}
+
+static int64_t run_copy(struct change *c, struct lease_waiter *waiter)
+{
+    return fs_copy(fs_of(c->req), c->ino, c->offset, c->other_ino, c->other_offset, c->length, c->kill_priv, waiter);
+}
+
+void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct fuse_file_info *fi_in,
+                        fuse_ino_t ino_out, off_t off_out, struct fuse_file_info *fi_out, size_t len, int flags)
+{
+    struct change c = {
+        .run = run_copy,
+        .reply = reply_count,
+        .ino = ino_in,
+        .offset = (uint64_t)off_in,
+        .other_ino = ino_out,
+        .other_offset = (uint64_t)off_out,
+        .length = len,
+        .kill_priv = must_kill_priv(req),
+    };
+
+    (void)fi_in;
+    (void)fi_out;
+    if (flags)
+        fuse_reply_err(req, EINVAL);
+    else
+        change_start(req, &c);
+}

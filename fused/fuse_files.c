@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include <errno.h>
+#include <linux/fs.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fused/fuse_private.h"
+
+void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct stat attr;
+    int err = fs_getattr(fs_of(req), ino, &attr);
+
+    (void)fi;
+    if (err)
+        fuse_reply_err(req, -err);
+    else
+        fuse_reply_attr(req, &attr, CACHE_SECONDS);
+}
+
+/* The kernel's pages stay valid from open to open: whoever changes bytes behind its back tells it (fuse_notify.h).
+ * Under a write lease that happens only at commit, so who opens then reads past the cache. */
+void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    bool direct;
+    int err = fs_open(fs_of(req), ino, &direct);
+
+    if (err) {
+        fuse_reply_err(req, -err);
+        return;
+    }
+    fi->direct_io = direct;
+    fi->keep_cache = !direct;
+    fuse_reply_open(req, fi);
+}
+
+/* The reply goes straight from the pool, under the file's lock: the kernel copies it and waits for nobody. */
+static int emit_reply(void *arg, const struct iovec *iov, int count, size_t bytes)
+{
+    fuse_req_t req = arg;
+
+    if (bytes == 0)
+        fuse_reply_buf(req, NULL, 0);
+    else
+        fuse_reply_iov(req, iov, count);
+    return 0;
+}
+
+void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+    int err = fs_read(fs_of(req), ino, (uint64_t)off, size, emit_reply, req);
+
+    (void)fi;
+    if (err)
+        fuse_reply_err(req, -err);
+}
+
+/* A pool in memory has nothing to write: what a write acknowledged is there for as long as the pool is. */
+void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+    (void)ino;
+    (void)datasync;
+    (void)fi;
+    fuse_reply_err(req, 0);
+}
+
+void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
+{
+    int64_t result = off < 0 ? -ENXIO : fs_seek(fs_of(req), ino, (uint64_t)off, whence);
+
+    (void)fi;
+    if (result < 0)
+        fuse_reply_err(req, (int)-result);
+    else
+        fuse_reply_lseek(req, result);
+}
+
+void op_statfs(fuse_req_t req, fuse_ino_t ino)
+{
+    struct statvfs stat;
+    int err = fs_statfs(fs_of(req), &stat);
+
+    (void)ino;
+    if (err)
+        fuse_reply_err(req, -err);
+    else
+        fuse_reply_statfs(req, &stat);
+}
+
+/* ---- attributes as lsattr shows them: immutable while leased, and nothing that can be set ---- */
+
+static int set_flags(uint32_t current, const void *in_buf, size_t in_size)
+{
+    uint32_t wanted;
+
+    if (in_size < sizeof(wanted))
+        return -EINVAL;
+    memcpy(&wanted, in_buf, sizeof(wanted));
+    return wanted == current ? 0 : -EOPNOTSUPP;
+}
+
+static void reply_ioctl_out(fuse_req_t req, const void *out, size_t size, size_t room)
+{
+    if (room < size)
+        fuse_reply_err(req, EINVAL);
+    else
+        fuse_reply_ioctl(req, 0, out, size);
+}
+
+void op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned int cmd, void *arg, struct fuse_file_info *fi, unsigned flags,
+              const void *in_buf, size_t in_bufsz, size_t out_bufsz)
+{
+    struct fsxattr fsx = {0};
+    uint32_t fsflags = 0;
+    bool leased = false;
+    int err = fs_leased(fs_of(req), ino, &leased);
+
+    (void)arg;
+    (void)fi;
+    (void)flags;
+    if (leased) {
+        fsflags = FS_IMMUTABLE_FL;
+        fsx.fsx_xflags = FS_XFLAG_IMMUTABLE;
+    }
+    if (err) {
+        fuse_reply_err(req, -err);
+        return;
+    }
+    /* By number: the argument of FS_IOC_GETFLAGS is declared a long and is an int. */
+    switch (cmd) {
+    case FS_IOC_GETFLAGS:
+    case FS_IOC32_GETFLAGS:
+        reply_ioctl_out(req, &fsflags, sizeof(fsflags), out_bufsz);
+        break;
+    case FS_IOC_FSGETXATTR:
+        reply_ioctl_out(req, &fsx, sizeof(fsx), out_bufsz);
+        break;
+    case FS_IOC_SETFLAGS:
+    case FS_IOC32_SETFLAGS:
+        err = set_flags(fsflags, in_buf, in_bufsz);
+        if (err)
+            fuse_reply_err(req, -err);
+        else
+            fuse_reply_ioctl(req, 0, NULL, 0);
+        break;
+    default:
+        fuse_reply_err(req, ENOTTY);
+        break;
+    }
+}
+
+/* ---- extended attributes ---- */
+
+void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
+{
+    reply_result(req, fs_setxattr(fs_of(req), ino, name, value, size, flags));
+}
+
+void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
+{
+    reply_result(req, fs_removexattr(fs_of(req), ino, name));
+}
+
+static void reply_xattr(fuse_req_t req, int64_t result, const char *buffer, size_t size)
+{
+    if (result < 0)
+        fuse_reply_err(req, (int)-result);
+    else if (size == 0)
+        fuse_reply_xattr(req, (size_t)result);
+    else
+        fuse_reply_buf(req, buffer, (size_t)result);
+}
+
+static void answer_xattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+    char *buffer = size ? malloc(size) : NULL;
+    int64_t result;
+
+    if (size && !buffer) {
+        fuse_reply_err(req, ENOMEM);
+        return;
+    }
+    result = name ? fs_getxattr(fs_of(req), ino, name, buffer, size) : fs_listxattr(fs_of(req), ino, buffer, size);
+    reply_xattr(req, result, buffer, size);
+    free(buffer);
+}
+
+void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+    answer_xattr(req, ino, name, size);
+}
+
+void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
+{
+    answer_xattr(req, ino, NULL, size);
+}

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "fused/fuse_server.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fused/fuse_private.h"
+
+#define MIN_THREADS    10u /* each reads requests into a buffer of its own, of 1 MiB */
+#define MAX_THREADS    64u
+#define MAX_BACKGROUND 64u /* read-ahead and asynchronous direct I/O in flight */
+#define STOP_RETRY_NS  10000000
+#define WAKE_SIGNAL    SIGUSR1
+
+static void want(struct fuse_conn_info *conn, unsigned flag, bool on)
+{
+    if (on && (conn->capable & flag))
+        conn->want |= flag;
+    else
+        conn->want &= ~flag;
+}
+
+static void op_init(void *userdata, struct fuse_conn_info *conn)
+{
+    struct fuse_server *server = userdata;
+    uint64_t one = 1;
+
+    /* O_TRUNC comes as a setattr, which can be parked and interrupted. */
+    want(conn, FUSE_CAP_ATOMIC_O_TRUNC, false);
+    /* Copies from and to the pool beat splicing. */
+    want(conn, FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE, false);
+    /* All I/O of local programs shall come to the front door when it is done, not later. */
+    want(conn, FUSE_CAP_WRITEBACK_CACHE, false);
+    /* The kernel is the only client, and is told about remote commits: it need not drop its pages for each new mtime.
+     */
+    want(conn, FUSE_CAP_AUTO_INVAL_DATA, false);
+    want(conn, FUSE_CAP_EXPLICIT_INVAL_DATA, true);
+    want(conn, FUSE_CAP_EXPORT_SUPPORT, true);
+    want(conn, FUSE_CAP_PARALLEL_DIROPS, true);
+    want(conn, FUSE_CAP_READDIRPLUS, true);
+    want(conn, FUSE_CAP_READDIRPLUS_AUTO, true);
+    want(conn, FUSE_CAP_CACHE_SYMLINKS, true);
+    /* Version 1 of the promise to drop set-user-id bits is ambiguous about who may keep them. */
+    want(conn, FUSE_CAP_HANDLE_KILLPRIV, false);
+#ifdef FUSE_CAP_HANDLE_KILLPRIV_V2
+    want(conn, FUSE_CAP_HANDLE_KILLPRIV_V2, true);
+#endif
+#ifdef FUSE_CAP_DIRECT_IO_ALLOW_MMAP
+    /* A file under a write lease is opened for direct I/O, and can still be mapped. */
+    want(conn, FUSE_CAP_DIRECT_IO_ALLOW_MMAP, true);
+#endif
+    conn->max_write = FS_READ_MAX;
+    conn->max_background = MAX_BACKGROUND;
+    conn->congestion_threshold = MAX_BACKGROUND * 3 / 4;
+    (void)!write(server->ready_fd, &one, sizeof(one));
+}
+
+/* Locks are left out: without these operations the kernel keeps flock and fcntl locks itself. */
+static const struct fuse_lowlevel_ops ops = {
+    .init = op_init,
+    .lookup = op_lookup,
+    .forget = op_forget,
+    .forget_multi = op_forget_multi,
+    .getattr = op_getattr,
+    .setattr = op_setattr,
+    .readlink = op_readlink,
+    .mknod = op_mknod,
+    .mkdir = op_mkdir,
+    .unlink = op_unlink,
+    .rmdir = op_rmdir,
+    .symlink = op_symlink,
+    .rename = op_rename,
+    .link = op_link,
+    .open = op_open,
+    .read = op_read,
+    .write = op_write,
+    .fsync = op_fsync,
+    .opendir = op_opendir,
+    .readdir = op_readdir,
+    .readdirplus = op_readdirplus,
+    .fsyncdir = op_fsync,
+    .statfs = op_statfs,
+    .setxattr = op_setxattr,
+    .getxattr = op_getxattr,
+    .listxattr = op_listxattr,
+    .removexattr = op_removexattr,
+    .create = op_create,
+    .ioctl = op_ioctl,
+    .fallocate = op_fallocate,
+    .copy_file_range = op_copy_file_range,
+    .lseek = op_lseek,
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
+    .tmpfile = op_tmpfile,
+#endif
+};
+
+static unsigned thread_limit(void)
+{
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    unsigned threads = cpus > 0 ? (unsigned)cpus * 2 : 0;
+
+    if (threads < MIN_THREADS)
+        return MIN_THREADS;
+    return threads > MAX_THREADS ? MAX_THREADS : threads;
+}
+
+int fuse_server_new(struct fs *fs, struct park *park, struct fuse_args *args, struct fuse_server **ret_server)
+{
+    struct fuse_server *server = calloc(1, sizeof(*server));
+    int err = -ENOMEM;
+
+    if (!server)
+        return -ENOMEM;
+    server->fs = fs;
+    server->park = park;
+    server->max_threads = thread_limit();
+    server->ready_fd = eventfd(0, EFD_CLOEXEC);
+    server->ended_fd = eventfd(0, EFD_CLOEXEC);
+    if (server->ready_fd < 0 || server->ended_fd < 0) {
+        err = -errno;
+        goto undo;
+    }
+    server->session = fuse_session_new(args, &ops, sizeof(ops), server);
+    if (!server->session) {
+        err = -EINVAL;
+        goto undo;
+    }
+    *ret_server = server;
+    return 0;
+
+undo:
+    fuse_server_free(server);
+    return err;
+}
+
+void fuse_server_free(struct fuse_server *server)
+{
+    if (!server)
+        return;
+    if (server->session)
+        fuse_session_destroy(server->session);
+    if (server->ready_fd >= 0)
+        close(server->ready_fd);
+    if (server->ended_fd >= 0)
+        close(server->ended_fd);
+    free(server);
+}
+
+struct fuse_session *fuse_server_session(struct fuse_server *server)
+{
+    return server->session;
+}
+
+int fuse_server_ready_fd(const struct fuse_server *server)
+{
+    return server->ready_fd;
+}
+
+int fuse_server_ended_fd(const struct fuse_server *server)
+{
+    return server->ended_fd;
+}
+
+int fuse_server_mount(struct fuse_server *server, const char *mountpoint)
+{
+    return fuse_session_mount(server->session, mountpoint) ? -EIO : 0;
+}
+
+static void ignore_signal(int signal_number)
+{
+    (void)signal_number;
+}
+
+/* libfuse's loop sleeps until its threads end or a signal comes; see fuse_server_stop(). */
+static void let_signal_wake(void)
+{
+    struct sigaction action = {.sa_handler = ignore_signal};
+    sigset_t wake;
+
+    sigaction(WAKE_SIGNAL, &action, NULL); /* no SA_RESTART */
+    sigemptyset(&wake);
+    sigaddset(&wake, WAKE_SIGNAL);
+    pthread_sigmask(SIG_UNBLOCK, &wake, NULL);
+}
+
+static void *loop_thread(void *arg)
+{
+    struct fuse_server *server = arg;
+    struct fuse_loop_config *config = fuse_loop_cfg_create();
+    uint64_t one = 1;
+
+    let_signal_wake();
+    if (config) {
+        fuse_loop_cfg_set_clone_fd(config, 1);
+        fuse_loop_cfg_set_max_threads(config, server->max_threads);
+        fuse_session_loop_mt(server->session, config);
+        fuse_loop_cfg_destroy(config);
+    }
+    (void)!write(server->ended_fd, &one, sizeof(one));
+    return NULL;
+}
+
+int fuse_server_start(struct fuse_server *server)
+{
+    int err = -pthread_create(&server->loop, NULL, loop_thread, server);
+
+    server->looping = err == 0;
+    return err;
+}
+
+static void join_loop(struct fuse_server *server)
+{
+    fuse_session_exit(server->session);
+    for (;;) {
+        struct timespec until;
+
+        /* A signal that comes between the loop's look at the exit flag and its sleep is lost, so it is repeated. */
+        pthread_kill(server->loop, WAKE_SIGNAL);
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += STOP_RETRY_NS;
+        if (until.tv_nsec >= 1000000000) {
+            until.tv_nsec -= 1000000000;
+            until.tv_sec++;
+        }
+        if (pthread_timedjoin_np(server->loop, NULL, &until) == 0)
+            break;
+    }
+    server->looping = false;
+}
+
+void fuse_server_stop(struct fuse_server *server)
+{
+    if (server->looping)
+        join_loop(server);
+    fuse_session_unmount(server->session);
+}
