@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/leasectl/leasectl.h"
+
+struct common common;
+
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+} commands[] = {
+    {"get", command_get},       {"put", command_put},         {"lease", command_lease}, {"status", command_status},
+    {"revoke", command_revoke}, {"prepare", command_prepare}, {"clone", command_clone}, {"probe", command_probe},
+};
+
+static const struct argp_option common_options[] = {
+    {"control", 'c', "PATH", 0, "The server's control socket", 100},
+    {"json", 'j', NULL, 0, "One JSON object a line instead of text, errors too", 100},
+    {0},
+};
+
+static error_t parse_common(int key, char *arg, struct argp_state *state)
+{
+    (void)state;
+    switch (key) {
+    case 'c':
+        common.control = arg;
+        return 0;
+    case 'j':
+        common.json = true;
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+const struct argp common_argp = {.options = common_options, .parser = parse_common};
+
+struct chosen {
+    int (*run)(int argc, char **argv);
+    int at; /* index of the command's name in argv */
+};
+
+static error_t parse_main(int key, char *arg, struct argp_state *state)
+{
+    struct chosen *chosen = state->input;
+
+    switch (key) {
+    case ARGP_KEY_ARG:
+        for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++)
+            if (!strcmp(arg, commands[i].name))
+                chosen->run = commands[i].run;
+        if (!chosen->run)
+            argp_error(state, "no command '%s'", arg);
+        chosen->at = state->next - 1;
+        state->next = state->argc; /* the rest is the command's */
+        return 0;
+    case ARGP_KEY_NO_ARGS:
+        argp_error(state, "which command?");
+        return EINVAL;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const struct argp_child main_children[] = {{&common_argp, 0, NULL, 0}, {0}};
+
+static const struct argp main_argp = {
+    .parser = parse_main,
+    .children = main_children,
+    .args_doc = "COMMAND [ARGUMENT...]",
+    .doc = "Read, write and lease files of a leasefs server over RDMA.\v"
+           "Commands:\n"
+           "  get SERVER:PATH LOCAL     copy a file from the server\n"
+           "  put LOCAL SERVER:PATH     copy a file to the server\n"
+           "  lease PATH                hold a lease and tell what becomes of it\n"
+           "  status                    sessions, leases, memory\n"
+           "  revoke ID                 take a lease away from its holder\n"
+           "  prepare PATH              make a file eligible for leases\n"
+           "  clone SOURCE DESTINATION  copy a file by sharing its blocks\n"
+           "  probe                     the server's RDMA device and what revokes on it\n\n"
+           "`leasectl COMMAND --help` tells more; so does leasectl(1).",
+};
+
+const char *argp_program_version = "leasectl " LEASEFS_VERSION;
+
+int main(int argc, char **argv)
+{
+    struct chosen chosen = {0};
+    char name[64];
+
+    argp_err_exit_status = EXIT_USAGE;
+    if (argp_parse(&main_argp, argc, argv, ARGP_IN_ORDER, NULL, &chosen))
+        return EXIT_USAGE;
+    snprintf(name, sizeof(name), "leasectl %s", argv[chosen.at]);
+    argv[chosen.at] = name;
+    return chosen.run(argc - chosen.at, argv + chosen.at);
+}
