@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef LEASEFS_FUSED_OPTIONS_H
+#define LEASEFS_FUSED_OPTIONS_H
+
+/* The command line. leasefs(8) describes it. */
+
+#define FUSE_USE_VERSION 312
+#include <fuse_opt.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "lease/lease_table.h"
+
+struct options {
+    uint64_t pool_size; /* bytes */
+    bool huge_pages;
+    char *control;    /* absolute */
+    char *mountpoint; /* absolute; a directory */
+    char *device;     /* name or address; NULL: the first that works */
+    bool no_device;   /* device=none */
+    uint16_t port;    /* 0: any */
+    char *revoke;     /* NULL: auto */
+    enum lease_policy policy;
+    uint64_t recall_timeout_ns, lease_time_ns;
+    bool read_only, foreground, show_help, show_version;
+    struct fuse_args fuse; /* for libfuse, with the program's name first */
+};
+
+/* -EINVAL after a line on stderr that says what is wrong. Does not look at the mountpoint. */
+int options_parse(int argc, char **argv, struct options *ret_options);
+void options_free(struct options *options);
+
+/* Makes the mountpoint's path absolute; takes a dead mount off it. -EINVAL after a line on stderr. */
+int options_check_mountpoint(struct options *options);
+
+void options_print_help(void);
+
+/* "512M", "4G", "1TiB": binary multiples. "250ms", "30s", "5min", a bare number: milliseconds. -EINVAL, -ERANGE. */
+int parse_size(const char *text, uint64_t *ret_bytes);
+int parse_duration(const char *text, uint64_t *ret_ns);
+
+#endif
