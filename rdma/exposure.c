@@ -14,17 +14,21 @@ static int mode_access(enum lease_mode mode)
     return IBV_ACCESS_REMOTE_READ;
 }
 
-static void count_exposure(struct fabric *fabric, uint64_t length, int r)
+static void enlist(struct fabric *fabric, struct exposure *exposure)
 {
     pthread_mutex_lock(&fabric->lock);
-    if (r < 0) {
-        fabric->counters.expose_failed++;
-    } else {
-        fabric->counters.exposures++;
-        fabric->counters.exposures_now++;
-        fabric->counters.bytes += length;
-        fabric->counters.bytes_now += length;
-    }
+    LIST_INSERT_HEAD(&fabric->exposures, exposure, link);
+    fabric->counters.exposures++;
+    fabric->counters.exposures_now++;
+    fabric->counters.bytes += exposure->length;
+    fabric->counters.bytes_now += exposure->length;
+    pthread_mutex_unlock(&fabric->lock);
+}
+
+static void count_failure(struct fabric *fabric)
+{
+    pthread_mutex_lock(&fabric->lock);
+    fabric->counters.expose_failed++;
     pthread_mutex_unlock(&fabric->lock);
 }
 
@@ -65,11 +69,12 @@ int exposure_expose(struct exposure_session *session, const struct exposure_requ
     if (!exposure)
         return -ENOMEM;
     r = make_exposure(session, request, exposure);
-    count_exposure(session->fabric, request->range.length, r);
     if (r < 0) {
+        count_failure(session->fabric);
         free(exposure);
         return r;
     }
+    enlist(session->fabric, exposure);
     ret_grant->remote_address = region_remote_address(exposure->region);
     ret_grant->rkey = region_rkey(exposure->region);
     *ret_exposure = exposure;
@@ -81,6 +86,7 @@ static void free_exposure(struct exposure *exposure)
     struct fabric *fabric = exposure->session->fabric;
 
     pthread_mutex_lock(&fabric->lock);
+    LIST_REMOVE(exposure, link);
     fabric->counters.exposures_now--;
     fabric->counters.bytes_now -= exposure->length;
     pthread_mutex_unlock(&fabric->lock);

@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/queue.h>
 
 struct exposure {
     struct exposure_session *session; /* the region's reference keeps it */
@@ -14,6 +15,7 @@ struct exposure {
     struct region *region;
     uint64_t length;
     atomic_bool fenced;
+    LIST_ENTRY(exposure) link; /* fabric->exposures; guarded by fabric->lock */
 };
 
 #endif

@@ -22,6 +22,7 @@ static int init_state(struct fabric *fabric)
     pthread_mutex_init(&fabric->lock, NULL);
     LIST_INIT(&fabric->sessions);
     LIST_INIT(&fabric->connections);
+    LIST_INIT(&fabric->exposures);
     window_budget_init(&fabric->windows, window_budget_default());
     fabric->now_ns = monotonic_ns;
     return 0;

@@ -63,6 +63,7 @@ struct fabric {
     pthread_cond_t changed;                 /* any of what follows, connections and regions included */
     LIST_HEAD(, exposure_session) sessions; /* open ones */
     LIST_HEAD(, connection) connections;    /* until they are torn down */
+    LIST_HEAD(, exposure) exposures;        /* quarantined ones for ever */
     unsigned n_half_open;                   /* accepted, not established, not condemned */
     unsigned n_objects;                     /* sessions whose domain is still there */
     uint64_t last_connection;               /* number given out last */

@@ -1,0 +1,401 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "peer.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <netdb.h>
+#include <poll.h>
+#include <rdma/rdma_cma.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <leasefs/protocol.h>
+
+#define DEPTH       4
+#define SLOT_SIZE   (4u << 20)
+#define BUFFER_SIZE (DEPTH * SLOT_SIZE)
+#define RESOLVE_MS  2000
+
+struct connection {
+    struct rdma_event_channel *channel;
+    struct rdma_cm_id *id;
+    struct ibv_pd *pd;
+    struct ibv_cq *cq;
+    struct ibv_mr *mr;
+    bool disconnected;
+};
+
+static uint8_t *buffer;
+static struct connection connection;
+
+static void answer(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static void answer(const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    vprintf(format, args);
+    va_end(args);
+    putchar('\n');
+    fflush(stdout);
+}
+
+static void die(const char *what)
+{
+    fprintf(stderr, "peer: %s: %s\n", what, strerror(errno));
+    exit(1);
+}
+
+/* The next event, whatever it is; its rejection code in *ret_code. */
+static int wait_event(unsigned *ret_code)
+{
+    struct rdma_cm_event *event;
+    struct leasefs_cm_reject reject = {0};
+    int type;
+
+    if (rdma_get_cm_event(connection.channel, &event) < 0)
+        die("rdma_get_cm_event");
+    type = event->event;
+    if (type == RDMA_CM_EVENT_REJECTED && event->param.conn.private_data_len >= sizeof(reject)) {
+        memcpy(&reject, event->param.conn.private_data, sizeof(reject));
+        if (le32toh(reject.magic) != LEASEFS_CM_MAGIC)
+            reject.code = 0;
+    }
+    *ret_code = le32toh(reject.code);
+    rdma_ack_cm_event(event);
+    return type;
+}
+
+static void close_connection(void)
+{
+    struct connection *c = &connection;
+
+    if (c->id && c->id->qp)
+        rdma_destroy_qp(c->id);
+    if (c->mr)
+        ibv_dereg_mr(c->mr);
+    if (c->cq)
+        ibv_destroy_cq(c->cq);
+    if (c->pd)
+        ibv_dealloc_pd(c->pd);
+    if (c->id)
+        rdma_destroy_id(c->id);
+    if (c->channel)
+        rdma_destroy_event_channel(c->channel);
+    *c = (struct connection){0};
+}
+
+static void resolve(const char *host, const char *port)
+{
+    struct connection *c = &connection;
+    struct addrinfo *address, hints = {.ai_socktype = SOCK_STREAM};
+    unsigned code;
+
+    if (getaddrinfo(host, port, &hints, &address))
+        die(host);
+    c->channel = rdma_create_event_channel();
+    if (!c->channel || rdma_create_id(c->channel, &c->id, NULL, RDMA_PS_TCP) < 0)
+        die("rdma_create_id");
+    if (rdma_resolve_addr(c->id, NULL, address->ai_addr, RESOLVE_MS) < 0 ||
+        wait_event(&code) != RDMA_CM_EVENT_ADDR_RESOLVED)
+        die("rdma_resolve_addr");
+    if (rdma_resolve_route(c->id, RESOLVE_MS) < 0 || wait_event(&code) != RDMA_CM_EVENT_ROUTE_RESOLVED)
+        die("rdma_resolve_route");
+    freeaddrinfo(address);
+}
+
+static void make_qp(void)
+{
+    struct connection *c = &connection;
+
+    c->pd = ibv_alloc_pd(c->id->verbs);
+    c->cq = ibv_create_cq(c->id->verbs, 2 * DEPTH, NULL, NULL, 0);
+    if (!c->pd || !c->cq)
+        die("ibv_create_cq");
+    c->mr = ibv_reg_mr(c->pd, buffer, BUFFER_SIZE, IBV_ACCESS_LOCAL_WRITE);
+    if (!c->mr)
+        die("ibv_reg_mr");
+    struct ibv_qp_init_attr init = {
+        .send_cq = c->cq,
+        .recv_cq = c->cq,
+        .cap = {.max_send_wr = 2 * DEPTH, .max_recv_wr = 1, .max_send_sge = 1, .max_recv_sge = 1},
+        .qp_type = IBV_QPT_RC,
+    };
+
+    if (rdma_create_qp(c->id, c->pd, &init) < 0)
+        die("rdma_create_qp");
+}
+
+static void parse_cookie(const char *hex, uint8_t *cookie)
+{
+    for (int i = 0; i < LEASEFS_COOKIE_SIZE; i++) {
+        unsigned byte = 0;
+
+        sscanf(hex + 2 * i, "%2x", &byte);
+        cookie[i] = (uint8_t)byte;
+    }
+}
+
+static void do_connect(const char *line)
+{
+    char host[64], port[16], hex[40], fault[16] = "";
+    struct leasefs_cm_request request = {.magic = htole32(LEASEFS_CM_MAGIC),
+                                         .version = htole16(LEASEFS_PROTOCOL_VERSION)};
+    unsigned code;
+    int event;
+
+    close_connection();
+    if (sscanf(line, "connect %63s %15s %39s %15s", host, port, hex, fault) < 3)
+        die(line);
+    parse_cookie(hex, request.cookie);
+    if (!strcmp(fault, "version"))
+        request.version = htole16(999);
+    resolve(host, port);
+    make_qp();
+
+    struct rdma_conn_param param = {
+        .private_data = strcmp(fault, "short") ? (void *)&request : NULL,
+        .private_data_len = strcmp(fault, "short") ? sizeof(request) : 0,
+        .initiator_depth = DEPTH,
+        .retry_count = 7,
+        .rnr_retry_count = 7,
+    };
+
+    if (rdma_connect(connection.id, &param) < 0)
+        die("rdma_connect");
+    event = wait_event(&code);
+    if (event == RDMA_CM_EVENT_ESTABLISHED) {
+        fcntl(connection.channel->fd, F_SETFL, fcntl(connection.channel->fd, F_GETFL) | O_NONBLOCK);
+        answer("ok");
+    } else if (event == RDMA_CM_EVENT_REJECTED) {
+        answer("rejected %u", code);
+    } else {
+        answer("failed %s", rdma_event_str((enum rdma_cm_event_type)event));
+    }
+}
+
+/* A server that ends the connection says so here; answering flushes what is outstanding. */
+static void look_at_events(void)
+{
+    struct rdma_cm_event *event;
+
+    if (rdma_get_cm_event(connection.channel, &event) < 0)
+        return;
+    if (event->event == RDMA_CM_EVENT_DISCONNECTED) {
+        connection.disconnected = true;
+        rdma_disconnect(connection.id);
+    }
+    rdma_ack_cm_event(event);
+}
+
+static int wait_completion(uint64_t *ret_slot)
+{
+    struct ibv_wc wc;
+    int n, spins = 0;
+
+    while ((n = ibv_poll_cq(connection.cq, 1, &wc)) == 0)
+        if (++spins % 64 == 0)
+            look_at_events();
+    if (n < 0)
+        die("ibv_poll_cq");
+    if (ret_slot)
+        *ret_slot = wc.wr_id;
+    return wc.status;
+}
+
+static void post(enum ibv_wr_opcode opcode, unsigned slot, uint64_t remote, uint32_t rkey, uint32_t length)
+{
+    struct ibv_sge sge = {(uintptr_t)buffer + (size_t)slot * SLOT_SIZE, length, connection.mr->lkey};
+    struct ibv_send_wr *bad, wr = {
+                                 .wr_id = slot,
+                                 .sg_list = &sge,
+                                 .num_sge = length ? 1 : 0,
+                                 .opcode = opcode,
+                                 .send_flags = IBV_SEND_SIGNALED,
+                                 .wr.rdma = {.remote_addr = remote, .rkey = rkey},
+                             };
+
+    if (ibv_post_send(connection.id->qp, &wr, &bad))
+        die("ibv_post_send");
+}
+
+static int uniform_byte(size_t length)
+{
+    for (size_t i = 1; i < length; i++)
+        if (buffer[i] != buffer[0])
+            return -1;
+    return buffer[0];
+}
+
+static void do_transfer(const char *line)
+{
+    char what[8];
+    uint64_t remote;
+    uint32_t rkey, length;
+    int byte = 0, status;
+
+    if (sscanf(line, "%7s %" SCNu64 " %" SCNu32 " %" SCNu32 " %d", what, &remote, &rkey, &length, &byte) < 4)
+        die(line);
+    bool read = !strcmp(what, "read");
+
+    memset(buffer, read ? 0xcc : byte, length);
+    post(read ? IBV_WR_RDMA_READ : IBV_WR_RDMA_WRITE, 0, remote, rkey, length);
+    status = wait_completion(NULL);
+    if (status != IBV_WC_SUCCESS)
+        answer("wc %d", status);
+    else if (read)
+        answer("ok %d", uniform_byte(length));
+    else
+        answer("ok");
+}
+
+static void do_send(void)
+{
+    post(IBV_WR_SEND, 0, 0, 0, 0);
+    int status = wait_completion(NULL);
+
+    if (status == IBV_WC_SUCCESS)
+        answer("ok");
+    else
+        answer("wc %d", status);
+}
+
+static void do_hammer(const char *line)
+{
+    char what[8];
+    uint64_t remote, slot;
+    uint32_t rkey, length;
+    int byte, status, outstanding = 0;
+    bool announced = false;
+
+    if (sscanf(line, "hammer %7s %" SCNu64 " %" SCNu32 " %" SCNu32 " %d", what, &remote, &rkey, &length, &byte) < 5)
+        die(line);
+    enum ibv_wr_opcode opcode = !strcmp(what, "read") ? IBV_WR_RDMA_READ : IBV_WR_RDMA_WRITE;
+
+    memset(buffer, byte, BUFFER_SIZE);
+    for (unsigned i = 0; i < DEPTH; i++, outstanding++)
+        post(opcode, i, remote, rkey, length);
+    while ((status = wait_completion(&slot)) == IBV_WC_SUCCESS) {
+        if (!announced)
+            answer("running");
+        announced = true;
+        post(opcode, (unsigned)slot, remote, rkey, length);
+    }
+    /* The rest comes back flushed: until then the buffers can still change. */
+    for (outstanding--; outstanding; outstanding--)
+        wait_completion(NULL);
+    if (!announced)
+        answer("wc %d", status);
+    char stopped[128];
+
+    if (!fgets(stopped, sizeof(stopped), stdin) || strcmp(stopped, "stopped\n"))
+        die("expected: stopped");
+    answer("wc %d", status);
+}
+
+static void do_scan(const char *line)
+{
+    size_t found = 0;
+    int byte;
+
+    if (sscanf(line, "scan %d", &byte) != 1)
+        die(line);
+    for (size_t i = 0; i < BUFFER_SIZE; i++)
+        found += buffer[i] == byte;
+    answer("found %zu", found);
+}
+
+static void do_wait(void)
+{
+    struct pollfd channel = {.fd = connection.channel->fd, .events = POLLIN};
+
+    while (!connection.disconnected) {
+        poll(&channel, 1, -1);
+        look_at_events();
+    }
+    answer("disconnected");
+}
+
+int peer_main(void)
+{
+    char line[256];
+
+    buffer = mmap(NULL, BUFFER_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    if (buffer == MAP_FAILED)
+        die("mmap");
+    while (fgets(line, sizeof(line), stdin)) {
+        if (!strncmp(line, "connect ", 8))
+            do_connect(line);
+        else if (!strncmp(line, "read ", 5) || !strncmp(line, "write ", 6))
+            do_transfer(line);
+        else if (!strncmp(line, "hammer ", 7))
+            do_hammer(line);
+        else if (!strncmp(line, "scan ", 5))
+            do_scan(line);
+        else if (!strcmp(line, "send\n"))
+            do_send();
+        else if (!strcmp(line, "wait\n"))
+            do_wait();
+        else
+            die(line);
+    }
+    close_connection();
+    return 0;
+}
+
+void peer_start(struct peer *peer, const char *program)
+{
+    int in[2], out[2];
+
+    if (pipe2(in, O_CLOEXEC) < 0 || pipe2(out, O_CLOEXEC) < 0)
+        die("pipe2");
+    peer->pid = fork();
+    if (peer->pid < 0)
+        die("fork");
+    if (peer->pid == 0) {
+        dup2(in[0], STDIN_FILENO);
+        dup2(out[1], STDOUT_FILENO);
+        execl(program, program, "peer", NULL);
+        _exit(127);
+    }
+    close(in[0]);
+    close(out[1]);
+    peer->commands = fdopen(in[1], "w");
+    peer->answers = fdopen(out[0], "r");
+}
+
+const char *peer_ask(struct peer *peer, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    vfprintf(peer->commands, format, args);
+    va_end(args);
+    fputc('\n', peer->commands);
+    fflush(peer->commands);
+    if (!fgets(peer->answer, sizeof(peer->answer), peer->answers))
+        die("the peer is gone");
+    peer->answer[strcspn(peer->answer, "\n")] = 0;
+    return peer->answer;
+}
+
+void peer_stop(struct peer *peer)
+{
+    fclose(peer->commands);
+    waitpid(peer->pid, NULL, 0);
+    fclose(peer->answers);
+}
+
+void peer_kill(struct peer *peer)
+{
+    kill(peer->pid, SIGKILL);
+    peer_stop(peer);
+}
