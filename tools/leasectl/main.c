@@ -1,13 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "tools/leasectl/leasectl.h"
-
-struct common common;
 
 static const struct {
     const char *name;
@@ -16,29 +13,6 @@ static const struct {
     {"get", command_get},       {"put", command_put},         {"lease", command_lease}, {"status", command_status},
     {"revoke", command_revoke}, {"prepare", command_prepare}, {"clone", command_clone}, {"probe", command_probe},
 };
-
-static const struct argp_option common_options[] = {
-    {"control", 'c', "PATH", 0, "The server's control socket", 100},
-    {"json", 'j', NULL, 0, "One JSON object a line instead of text, errors too", 100},
-    {0},
-};
-
-static error_t parse_common(int key, char *arg, struct argp_state *state)
-{
-    (void)state;
-    switch (key) {
-    case 'c':
-        common.control = arg;
-        return 0;
-    case 'j':
-        common.json = true;
-        return 0;
-    default:
-        return ARGP_ERR_UNKNOWN;
-    }
-}
-
-const struct argp common_argp = {.options = common_options, .parser = parse_common};
 
 struct chosen {
     int (*run)(int argc, char **argv);

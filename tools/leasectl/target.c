@@ -48,6 +48,15 @@ static int translate(const char *path, target_getxattr *ask, struct target *ret_
         free(inside);
         return 1;
     }
+    /* "dir/" still says that it is a directory. */
+    if (!*base_name(path) && *base_name(inside)) {
+        char *slashed = NULL;
+
+        if (asprintf(&slashed, "%s/", inside) >= 0) {
+            free(inside);
+            inside = slashed;
+        }
+    }
     ret_target->control = control;
     ret_target->path = inside;
     return 0;
@@ -57,7 +66,8 @@ static int translate(const char *path, target_getxattr *ask, struct target *ret_
 static int translate_in_directory(const char *path, target_getxattr *ask, struct target *ret_target)
 {
     const char *base = base_name(path);
-    char *directory = base == path ? strdup(".") : strndup(path, (size_t)(base - path));
+    size_t length = (size_t)(base - path);
+    char *directory = length ? strndup(path, length > 1 ? length - 1 : 1) : strdup(".");
     char *joined = NULL;
     int status;
 
