@@ -127,9 +127,11 @@ struct lease_waiter {
     struct lease_waiter *next, **prev;
     struct lease_inode *inode_entry;
     struct lease_range range;
-    uint8_t kind; /* op, or lease request mode */
-    bool registered, parked, granting;
-    uint64_t ticket; /* arrival order */
+    enum lease_op op;       /* of an operation; 0 for a lease request */
+    enum lease_mode mode;   /* of a lease request */
+    bool registered, parked, cancelled;
+    uint64_t ticket;     /* arrival order */
+    uint64_t session_id; /* of a lease request */
 };
 
 int lease_table_new(const struct lease_limits *limits, const struct lease_events *events,

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What must hold whenever the table's lock is free, and the names of things. */
+#include "lease/lease_private.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define REQUIRE(condition, sentence)                                                                                   \
+    do {                                                                                                               \
+        if (!(condition)) {                                                                                            \
+            fprintf(stderr, "leasefs: lease table broken: %s\n", sentence);                                            \
+            return -EUCLEAN;                                                                                           \
+        }                                                                                                              \
+    } while (0)
+
+static int check_waiters(const struct lease_inode *entry, size_t *count)
+{
+    for (const struct lease_waiter *w = entry->waiters; w; w = w->next) {
+        REQUIRE(w->registered && w->inode_entry == entry, "a listed waiter is not registered there");
+        REQUIRE(*w->prev == w, "a waiter's back link");
+        REQUIRE(!w->next || w->ticket < w->next->ticket, "waiters out of order");
+        (*count)++;
+    }
+    return 0;
+}
+
+/* I3: a write lease is alone; I10: an active lease that somebody parked for has been recalled. */
+static int check_lease(struct lease *lease)
+{
+    struct lease *other;
+
+    REQUIRE(lease->inode, "a listed lease without its file");
+    FOR_EACH_OVERLAP(other, lease->inode, lease->node.range)
+        REQUIRE(other == lease || (lease->mode == LEASE_READ && other->mode == LEASE_READ), "I3: a write lease overlaps");
+    if (lease->state == LEASE_ACTIVE)
+        for (const struct lease_waiter *w = lease->inode->waiters; w; w = w->next)
+            REQUIRE(!w->parked || !lease_blocks_waiter(lease, w), "I10: parked for a lease that is not recalled");
+    REQUIRE((lease->deadline_ns == NO_DEADLINE) == (lease->state == LEASE_GRANTING || lease->overrun),
+            "a deadline where none belongs, or none where one does");
+    return 0;
+}
+
+static int check(struct lease_table *table)
+{
+    size_t leases = 0, waiters = 0;
+
+    for (struct lease *lease = lease_lowest(table); lease; lease = lease_after(lease)) {
+        leases++;
+        if (lease->state == LEASE_QUARANTINED) {
+            REQUIRE(!lease->session && !lease->inode, "a quarantined lease can still conflict");
+            continue;
+        }
+        if (check_lease(lease))
+            return -EUCLEAN;
+    }
+    REQUIRE(leases == table->n_leases, "count of leases");
+    for (struct lease_inode *entry = table->inodes; entry; entry = entry->hh.next) {
+        REQUIRE(lease_tree_valid(&entry->tree), "interval tree");
+        REQUIRE(entry->waiters || !lease_tree_empty(&entry->tree), "an empty file entry");
+        if (check_waiters(entry, &waiters))
+            return -EUCLEAN;
+    }
+    REQUIRE(waiters == table->n_waiters, "count of waiters");
+    return 0;
+}
+
+int lease_table_check(struct lease_table *table)
+{
+    int result;
+
+    pthread_mutex_lock(&table->lock);
+    result = check(table);
+    pthread_mutex_unlock(&table->lock);
+    return result;
+}
+
+void lease_check_edge(struct lease_table *table)
+{
+#ifdef LEASEFS_CHECK
+    if (check(table))
+        abort();
+#else
+    (void)table;
+#endif
+}
+
+const char *lease_mode_name(enum lease_mode mode)
+{
+    return mode == LEASE_READ ? "read" : mode == LEASE_WRITE ? "write" : "?";
+}
+
+const char *lease_state_name(enum lease_state state)
+{
+    static const char *const names[] = {
+        [LEASE_GRANTING] = "granting", [LEASE_ACTIVE] = "active",           [LEASE_RECALLED] = "recalled",
+        [LEASE_FENCING] = "fencing",   [LEASE_QUARANTINED] = "quarantined",
+    };
+
+    return state >= LEASE_GRANTING && state <= LEASE_QUARANTINED ? names[state] : "?";
+}
+
+const char *lease_end_reason_name(enum lease_end_reason reason)
+{
+    static const char *const names[] = {
+        [LEASE_END_RETURNED] = "returned", [LEASE_END_RECALL_TIMEOUT] = "recall-timeout",
+        [LEASE_END_EXPIRED] = "expired",   [LEASE_END_REVOKED] = "revoked",
+        [LEASE_END_SESSION] = "session",   [LEASE_END_ABORTED] = "aborted",
+    };
+
+    return reason >= LEASE_END_RETURNED && reason <= LEASE_END_ABORTED ? names[reason] : "?";
+}

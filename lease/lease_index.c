@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Where leases are found: by id, by deadline, by inode and range, by session. */
+#include "lease/lease_private.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#ifndef __unused /* a BSD name that sys/tree.h takes for granted */
+#define __unused __attribute__((unused))
+#endif
+
+static int compare_ids(const struct lease *a, const struct lease *b)
+{
+    return a->lease_id < b->lease_id ? -1 : a->lease_id > b->lease_id;
+}
+
+static int compare_deadlines(const struct lease *a, const struct lease *b)
+{
+    if (a->deadline_ns != b->deadline_ns)
+        return a->deadline_ns < b->deadline_ns ? -1 : 1;
+    return compare_ids(a, b);
+}
+
+RB_PROTOTYPE_STATIC(lease_ids, lease, by_id, compare_ids);
+RB_GENERATE_STATIC(lease_ids, lease, by_id, compare_ids)
+RB_PROTOTYPE_STATIC(lease_deadlines, lease, by_deadline, compare_deadlines);
+RB_GENERATE_STATIC(lease_deadlines, lease, by_deadline, compare_deadlines)
+
+struct lease *lease_find(struct lease_table *table, uint64_t lease_id)
+{
+    struct lease key = {.lease_id = lease_id};
+
+    return RB_FIND(lease_ids, &table->ids, &key);
+}
+
+struct lease *lease_after(struct lease *lease)
+{
+    return RB_NEXT(lease_ids, NULL, lease);
+}
+
+struct lease *lease_lowest(struct lease_table *table)
+{
+    return RB_MIN(lease_ids, &table->ids);
+}
+
+struct lease *lease_first_deadline(struct lease_table *table)
+{
+    return RB_MIN(lease_deadlines, &table->deadlines);
+}
+
+static uint64_t deadline_of(const struct lease *lease)
+{
+    switch (lease->state) {
+    case LEASE_ACTIVE:
+        return lease->expires_at_ns;
+    case LEASE_RECALLED:
+        return lease->recall_deadline_ns < lease->expires_at_ns ? lease->recall_deadline_ns : lease->expires_at_ns;
+    case LEASE_FENCING:
+        return lease->overrun ? NO_DEADLINE : lease->fence_overrun_ns;
+    case LEASE_GRANTING:
+    case LEASE_QUARANTINED:
+        break;
+    }
+    return NO_DEADLINE;
+}
+
+void lease_set_deadline(struct lease_table *table, struct lease *lease)
+{
+    if (lease->deadline_ns != NO_DEADLINE)
+        RB_REMOVE(lease_deadlines, &table->deadlines, lease);
+    lease->deadline_ns = deadline_of(lease);
+    if (lease->deadline_ns == NO_DEADLINE)
+        return;
+    RB_INSERT(lease_deadlines, &table->deadlines, lease);
+    if (lease_first_deadline(table) == lease)
+        lease_post(table, lease, LEASE_EVENT_DEADLINE);
+}
+
+struct lease_inode *lease_inode_find(struct lease_table *table, uint64_t inode)
+{
+    struct lease_inode *entry;
+
+    HASH_FIND(hh, table->inodes, &inode, sizeof(inode), entry);
+    return entry;
+}
+
+struct lease_inode *lease_inode_get(struct lease_table *table, uint64_t inode)
+{
+    struct lease_inode *entry = lease_inode_find(table, inode);
+
+    if (entry)
+        return entry;
+    entry = calloc(1, sizeof(*entry));
+    if (!entry)
+        return NULL;
+    entry->inode = inode;
+    HASH_ADD(hh, table->inodes, inode, sizeof(entry->inode), entry);
+    return entry;
+}
+
+void lease_inode_put(struct lease_table *table, struct lease_inode *entry)
+{
+    if (!lease_tree_empty(&entry->tree) || entry->waiters)
+        return;
+    HASH_DELETE(hh, table->inodes, entry);
+    free(entry);
+}
+
+static struct lease_session *session_get(struct lease_table *table, uint64_t session_id)
+{
+    struct lease_session *session;
+
+    HASH_FIND(hh, table->sessions, &session_id, sizeof(session_id), session);
+    if (session)
+        return session;
+    session = calloc(1, sizeof(*session));
+    if (!session)
+        return NULL;
+    session->session_id = session_id;
+    HASH_ADD(hh, table->sessions, session_id, sizeof(session->session_id), session);
+    return session;
+}
+
+static void session_put(struct lease_table *table, struct lease_session *session)
+{
+    if (session->count)
+        return;
+    HASH_DELETE(hh, table->sessions, session);
+    free(session);
+}
+
+int lease_add(struct lease_table *table, const struct lease_request *request, struct lease **ret_lease)
+{
+    struct lease_session *session;
+    struct lease_inode *entry;
+    struct lease *lease;
+    int error = -ENOMEM;
+
+    if (table->n_leases >= table->limits.max_leases)
+        return -ENFILE;
+    session = session_get(table, request->session_id);
+    if (!session)
+        return -ENOMEM;
+    if (session->count >= table->limits.max_session_leases) {
+        error = -EMFILE;
+        goto undo_session;
+    }
+    entry = lease_inode_get(table, request->inode);
+    if (!entry)
+        goto undo_session;
+    lease = calloc(1, sizeof(*lease));
+    if (!lease)
+        goto undo_inode;
+    lease->lease_id = ++table->last_id;
+    lease->session_id = request->session_id;
+    lease->inode_number = request->inode;
+    lease->mode = request->mode;
+    lease->state = LEASE_GRANTING;
+    lease->sequence = 1;
+    lease->deadline_ns = NO_DEADLINE;
+    lease->inode = entry;
+    lease->session = session;
+    lease->node.range = request->range;
+    lease->node.key = lease->lease_id;
+    lease_tree_insert(&entry->tree, &lease->node);
+    RB_INSERT(lease_ids, &table->ids, lease);
+    lease->next = session->leases;
+    lease->prev = &session->leases;
+    if (lease->next)
+        lease->next->prev = &lease->next;
+    session->leases = lease;
+    session->count++;
+    table->n_leases++;
+    *ret_lease = lease;
+    return 0;
+
+undo_inode:
+    lease_inode_put(table, entry);
+undo_session:
+    session_put(table, session);
+    return error;
+}
+
+void lease_unlink(struct lease_table *table, struct lease *lease)
+{
+    if (!lease->session)
+        return;
+    lease_tree_remove(&lease->inode->tree, &lease->node);
+    *lease->prev = lease->next;
+    if (lease->next)
+        lease->next->prev = lease->prev;
+    lease->session->count--;
+    session_put(table, lease->session);
+    lease->session = NULL;
+}
+
+void lease_destroy(struct lease_table *table, struct lease *lease)
+{
+    lease_unlink(table, lease);
+    if (lease->deadline_ns != NO_DEADLINE)
+        RB_REMOVE(lease_deadlines, &table->deadlines, lease);
+    RB_REMOVE(lease_ids, &table->ids, lease);
+    table->n_leases--;
+    free(lease);
+}

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef LEASEFS_LEASE_PRIVATE_H
+#define LEASEFS_LEASE_PRIVATE_H
+
+/* The lease table from inside. Every field is guarded by lease_table.lock; every function here is called with it
+ * held. */
+
+#include <bsd/sys/tree.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <uthash.h>
+
+#include "lease/lease_table.h"
+#include "lease/lease_tree.h"
+
+#define NO_DEADLINE UINT64_MAX
+
+struct lease_inode {
+    uint64_t inode;
+    struct lease_tree tree;      /* leases that can conflict: all but the quarantined */
+    struct lease_waiter *waiters; /* registered, by ticket */
+    UT_hash_handle hh;
+};
+
+struct lease_session {
+    uint64_t session_id;
+    struct lease *leases;
+    size_t count;
+    UT_hash_handle hh;
+};
+
+struct lease {
+    struct lease_tree_node node; /* first: a node of the inode's tree is its lease */
+    RB_ENTRY(lease) by_id, by_deadline;
+    struct lease *next, **prev; /* of the session */
+    struct lease_inode *inode;
+    struct lease_session *session; /* NULL once quarantined */
+    uint64_t lease_id, session_id, inode_number;
+    enum lease_mode mode;
+    enum lease_state state;
+    enum lease_end_reason reason;
+    uint32_t sequence;
+    uint64_t granted_at_ns, expires_at_ns, recall_deadline_ns, fence_overrun_ns;
+    uint64_t deadline_ns; /* its place in the tree of deadlines; NO_DEADLINE: not in it */
+    void *exposure;
+    bool doomed;         /* to end as soon as its grant is through: session gone, or revoked meanwhile */
+    bool overrun;        /* the fence took longer than fence_bound_ns */
+    bool recalled_by_try; /* recalled for somebody who did not wait: nobody's leaving cancels that */
+};
+
+RB_HEAD(lease_ids, lease);
+RB_HEAD(lease_deadlines, lease);
+
+struct lease_table {
+    pthread_mutex_t lock;
+    struct lease_limits limits;
+    struct lease_events events;
+    struct lease_ids ids;
+    struct lease_deadlines deadlines;
+    struct lease_inode *inodes;
+    struct lease_session *sessions;
+    uint64_t last_id, last_ticket;
+    size_t n_leases, n_waiters;
+    struct lease_counts total; /* the counters since the start */
+};
+
+/* lease_index.c: finding, adding and removing. */
+struct lease *lease_find(struct lease_table *table, uint64_t lease_id);
+struct lease *lease_after(struct lease *lease); /* by id */
+struct lease *lease_lowest(struct lease_table *table);
+struct lease_inode *lease_inode_find(struct lease_table *table, uint64_t inode);
+struct lease_inode *lease_inode_get(struct lease_table *table, uint64_t inode); /* made if need be; NULL: no memory */
+void lease_inode_put(struct lease_table *table, struct lease_inode *entry);     /* freed when nothing is left in it */
+int lease_add(struct lease_table *table, const struct lease_request *request, struct lease **ret_lease);
+void lease_unlink(struct lease_table *table, struct lease *lease); /* from its inode and session; it conflicts no more */
+void lease_destroy(struct lease_table *table, struct lease *lease);
+struct lease *lease_first_deadline(struct lease_table *table);
+void lease_set_deadline(struct lease_table *table, struct lease *lease); /* recomputed from its state */
+
+/* lease_state.c: the machine's edges. */
+void lease_activate(struct lease_table *table, struct lease *lease, uint64_t now_ns, void *exposure);
+void lease_recall(struct lease_table *table, struct lease *lease, uint64_t now_ns);
+void lease_cancel_recall(struct lease_table *table, struct lease *lease);
+void lease_start_fence(struct lease_table *table, struct lease *lease, enum lease_end_reason reason, uint64_t now_ns);
+void lease_overrun(struct lease_table *table, struct lease *lease);
+void lease_quarantine(struct lease_table *table, struct lease *lease);
+void lease_post(struct lease_table *table, const struct lease *lease, enum lease_event_kind kind);
+
+/* lease_waiters.c: conflicts and parking. */
+bool lease_blocks_op(const struct lease *lease, enum lease_op op);
+bool lease_blocks_request(const struct lease *lease, enum lease_mode mode);
+bool lease_blocks_waiter(const struct lease *lease, const struct lease_waiter *waiter);
+int waiter_park(struct lease_table *table, struct lease_waiter *waiter, uint64_t inode, struct lease_range range);
+void waiter_unregister(struct lease_table *table, struct lease_waiter *waiter);
+/* Is a request behind another waiter? Those that came before `ticket` count. */
+bool waiter_ahead(const struct lease_inode *entry, struct lease_range range, enum lease_mode mode, uint64_t ticket);
+/* Resumes every parked waiter of the inode that nothing blocks any more. */
+void waiters_wake(struct lease_table *table, struct lease_inode *entry);
+
+/* lease_check.c. Aborts the process in LEASEFS_CHECK builds when an invariant is broken. */
+void lease_check_edge(struct lease_table *table);
+
+static inline struct lease *lease_of(struct lease_tree_node *node)
+{
+    return (struct lease *)node;
+}
+
+#define FOR_EACH_OVERLAP(lease_, entry_, range_)                                                                       \
+    for (struct lease_tree_node *node_ = lease_tree_first(&(entry_)->tree, (range_));                                  \
+         node_ && ((lease_) = lease_of(node_), true); node_ = lease_tree_next(node_, (range_)))
+
+#endif

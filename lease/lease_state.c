@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The machine of one lease: the picture in lease_table.h as a table. set_state() is the only place that changes a
+ * state, and refuses an edge that is not here.
+ *
+ *   from         to            by
+ *   (new)        GRANTING      lease_add
+ *   GRANTING     ACTIVE        lease_activate        lease_commit()
+ *   GRANTING     (gone)        lease_destroy         lease_abort()
+ *   ACTIVE       RECALLED      lease_recall          a conflict
+ *   RECALLED     ACTIVE        lease_cancel_recall   the last waiter left (I10 holds: it was registered until then)
+ *   ACTIVE       FENCING       lease_start_fence     return, expiry, revocation, session end
+ *   RECALLED     FENCING       lease_start_fence     the same, and the recall's deadline
+ *   FENCING      (gone)        lease_destroy         lease_fenced(proven): only now are the blocks free (I1)
+ *   FENCING      QUARANTINED   lease_quarantine      lease_fenced(no proof)
+ */
+#include "lease/lease_private.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static const bool permitted[LEASE_QUARANTINED + 1][LEASE_QUARANTINED + 1] = {
+    [LEASE_GRANTING][LEASE_ACTIVE] = true,   [LEASE_ACTIVE][LEASE_RECALLED] = true,
+    [LEASE_RECALLED][LEASE_ACTIVE] = true,   [LEASE_ACTIVE][LEASE_FENCING] = true,
+    [LEASE_RECALLED][LEASE_FENCING] = true,  [LEASE_FENCING][LEASE_QUARANTINED] = true,
+};
+
+static void set_state(struct lease_table *table, struct lease *lease, enum lease_state to)
+{
+    if (!permitted[lease->state][to]) {
+        /* A lease in a wrong state may hand live memory to somebody else: stop rather than go on. */
+        fprintf(stderr, "leasefs: lease %llu: no edge from %s to %s\n", (unsigned long long)lease->lease_id,
+                lease_state_name(lease->state), lease_state_name(to));
+        abort();
+    }
+    lease->state = to;
+    lease_set_deadline(table, lease);
+}
+
+void lease_post(struct lease_table *table, const struct lease *lease, enum lease_event_kind kind)
+{
+    struct lease_event event = {
+        .kind = kind,
+        .reason = lease->reason,
+        .lease_id = lease->lease_id,
+        .session_id = lease->session_id,
+        .inode = lease->inode_number,
+        .sequence = lease->sequence,
+        .mode = lease->mode,
+        .range = lease->node.range,
+        .deadline_ns = kind == LEASE_EVENT_DEADLINE ? lease->deadline_ns : lease->recall_deadline_ns,
+        .exposure = lease->exposure,
+    };
+
+    table->events.post(table->events.ctx, &event);
+}
+
+static uint64_t later(uint64_t now_ns, uint64_t by_ns)
+{
+    return by_ns >= NO_DEADLINE - 1 - now_ns ? NO_DEADLINE - 1 : now_ns + by_ns;
+}
+
+void lease_activate(struct lease_table *table, struct lease *lease, uint64_t now_ns, void *exposure)
+{
+    lease->exposure = exposure;
+    lease->granted_at_ns = now_ns;
+    lease->expires_at_ns = later(now_ns, table->limits.lease_time_ns);
+    set_state(table, lease, LEASE_ACTIVE);
+    table->total.granted++;
+}
+
+void lease_recall(struct lease_table *table, struct lease *lease, uint64_t now_ns)
+{
+    lease->recall_deadline_ns = later(now_ns, table->limits.recall_timeout_ns);
+    lease->sequence++;
+    set_state(table, lease, LEASE_RECALLED);
+    table->total.recalls++;
+    lease_post(table, lease, LEASE_EVENT_RECALL);
+}
+
+void lease_cancel_recall(struct lease_table *table, struct lease *lease)
+{
+    lease->recall_deadline_ns = 0;
+    lease->sequence++;
+    set_state(table, lease, LEASE_ACTIVE);
+    lease_post(table, lease, LEASE_EVENT_RECALL_CANCELLED);
+}
+
+static void count_end(struct lease_counts *total, enum lease_end_reason reason)
+{
+    switch (reason) {
+    case LEASE_END_RETURNED:
+        total->returned++;
+        break;
+    case LEASE_END_RECALL_TIMEOUT:
+        total->recall_timeouts++;
+        break;
+    case LEASE_END_EXPIRED:
+        total->expired++;
+        break;
+    case LEASE_END_REVOKED:
+        total->revoked++;
+        break;
+    case LEASE_END_SESSION:
+    case LEASE_END_ABORTED:
+        break;
+    }
+}
+
+void lease_start_fence(struct lease_table *table, struct lease *lease, enum lease_end_reason reason, uint64_t now_ns)
+{
+    lease->reason = reason;
+    lease->sequence++;
+    lease->fence_overrun_ns = later(now_ns, table->limits.fence_bound_ns);
+    set_state(table, lease, LEASE_FENCING);
+    count_end(&table->total, reason);
+    lease_post(table, lease, LEASE_EVENT_FENCE);
+    /* Operations that only drop blocks need not wait for the fence: detach suffices. */
+    waiters_wake(table, lease->inode);
+}
+
+void lease_overrun(struct lease_table *table, struct lease *lease)
+{
+    lease->overrun = true;
+    lease_set_deadline(table, lease);
+    waiters_wake(table, lease->inode);
+}
+
+void lease_quarantine(struct lease_table *table, struct lease *lease)
+{
+    struct lease_inode *entry = lease->inode;
+
+    set_state(table, lease, LEASE_QUARANTINED);
+    lease_unlink(table, lease);
+    waiters_wake(table, entry);
+    lease_inode_put(table, entry);
+    lease->inode = NULL;
+}

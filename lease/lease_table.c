@@ -1,0 +1,476 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "lease/lease_table.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "lease/lease_private.h"
+
+static void lock(struct lease_table *table)
+{
+    pthread_mutex_lock(&table->lock);
+}
+
+static void unlock(struct lease_table *table)
+{
+    lease_check_edge(table);
+    pthread_mutex_unlock(&table->lock);
+}
+
+int lease_table_new(const struct lease_limits *limits, const struct lease_events *events,
+                    struct lease_table **ret_table)
+{
+    struct lease_table *table;
+    int error;
+
+    if (!limits->lease_time_ns || !limits->max_leases || !events->post ||
+        (limits->policy != LEASE_POLICY_RECALL && limits->policy != LEASE_POLICY_BUSY))
+        return -EINVAL;
+    table = calloc(1, sizeof(*table));
+    if (!table)
+        return -ENOMEM;
+    error = -pthread_mutex_init(&table->lock, NULL);
+    if (error) {
+        free(table);
+        return error;
+    }
+    table->limits = *limits;
+    table->events = *events;
+    *ret_table = table;
+    return 0;
+}
+
+void lease_table_free(struct lease_table *table)
+{
+    struct lease *lease;
+
+    if (!table)
+        return;
+    while ((lease = lease_lowest(table))) {
+        struct lease_inode *entry = lease->inode;
+
+        lease_destroy(table, lease);
+        if (entry)
+            lease_inode_put(table, entry);
+    }
+    pthread_mutex_destroy(&table->lock);
+    free(table);
+}
+
+/* ---- the front door ---- */
+
+static int op_begin(struct lease_table *table, uint64_t inode, struct lease_range range, enum lease_op op,
+                    uint64_t now_ns, struct lease_waiter *waiter)
+{
+    struct lease_inode *entry = lease_inode_find(table, inode);
+    bool blocked = false, held_by_somebody = false;
+    struct lease *lease;
+
+    if (!entry)
+        return 0;
+    FOR_EACH_OVERLAP(lease, entry, range)
+    {
+        if (!lease_blocks_op(lease, op))
+            continue;
+        blocked = true;
+        held_by_somebody |= lease->state != LEASE_FENCING;
+    }
+    if (!blocked)
+        return 0;
+    if (table->limits.policy == LEASE_POLICY_BUSY && held_by_somebody)
+        return -EBUSY;
+    if (waiter) {
+        int error;
+
+        waiter->op = op;
+        error = waiter_park(table, waiter, inode, range);
+        if (error != -EINPROGRESS)
+            return error;
+    }
+    FOR_EACH_OVERLAP(lease, entry, range)
+    {
+        if (!lease_blocks_op(lease, op))
+            continue;
+        if (!waiter)
+            lease->recalled_by_try = true;
+        if (lease->state == LEASE_ACTIVE)
+            lease_recall(table, lease, now_ns);
+    }
+    return waiter ? -EINPROGRESS : -EAGAIN;
+}
+
+int lease_op_begin(struct lease_table *table, uint64_t inode, struct lease_range range, enum lease_op op,
+                   uint64_t now_ns, struct lease_waiter *waiter)
+{
+    int result;
+
+    if (!range_valid(range) || op < LEASE_OP_DROP || op > LEASE_OP_SHARE)
+        return -EINVAL;
+    lock(table);
+    result = op_begin(table, inode, range, op, now_ns, waiter);
+    unlock(table);
+    return result;
+}
+
+void lease_op_end(struct lease_table *table, struct lease_waiter *waiter)
+{
+    lock(table);
+    waiter_unregister(table, waiter);
+    unlock(table);
+}
+
+bool lease_waiter_cancel(struct lease_table *table, struct lease_waiter *waiter, uint64_t now_ns)
+{
+    bool was_parked;
+
+    (void)now_ns;
+    lock(table);
+    was_parked = waiter->parked;
+    if (was_parked)
+        waiter_unregister(table, waiter);
+    unlock(table);
+    return was_parked;
+}
+
+/* ---- leases ---- */
+
+/* What stands in a request's way? Recalls it when the request will wait for it. */
+static bool request_blocked(struct lease_table *table, const struct lease_request *request, uint64_t ticket,
+                            bool recall, uint64_t now_ns, bool *ret_recall_pending, bool *ret_held)
+{
+    struct lease_inode *entry = lease_inode_find(table, request->inode);
+    struct lease *lease;
+    bool blocked;
+
+    if (!entry)
+        return false;
+    blocked = waiter_ahead(entry, request->range, request->mode, ticket);
+    *ret_recall_pending |= blocked;
+    FOR_EACH_OVERLAP(lease, entry, request->range)
+    {
+        if (!lease_blocks_request(lease, request->mode))
+            continue;
+        blocked = true;
+        *ret_recall_pending |= lease->state == LEASE_RECALLED;
+        *ret_held |= lease->state != LEASE_FENCING;
+        if (recall && lease->state == LEASE_ACTIVE)
+            lease_recall(table, lease, now_ns);
+    }
+    return blocked;
+}
+
+static int request_wait(struct lease_table *table, const struct lease_request *request, uint64_t now_ns,
+                        struct lease_waiter *waiter)
+{
+    bool pending = false, held = false;
+    int error;
+
+    waiter->op = 0;
+    waiter->mode = request->mode;
+    waiter->session_id = request->session_id;
+    error = waiter_park(table, waiter, request->inode, request->range);
+    if (error == -EINPROGRESS)
+        request_blocked(table, request, waiter->ticket, true, now_ns, &pending, &held);
+    return error;
+}
+
+static int request(struct lease_table *table, const struct lease_request *request, uint64_t now_ns,
+                   struct lease_waiter *waiter, uint64_t *ret_lease_id)
+{
+    uint64_t ticket = waiter && waiter->ticket ? waiter->ticket : NO_DEADLINE;
+    bool pending = false, held = false;
+    struct lease *lease;
+    int error;
+
+    if (waiter && waiter->cancelled)
+        return -ECANCELED;
+    if (request_blocked(table, request, ticket, false, now_ns, &pending, &held)) {
+        if (!request->wait || !waiter)
+            return pending ? -EAGAIN : -EBUSY;
+        if (table->limits.policy == LEASE_POLICY_BUSY && held)
+            return -EBUSY;
+        return request_wait(table, request, now_ns, waiter);
+    }
+    error = lease_add(table, request, &lease);
+    if (error)
+        return error;
+    *ret_lease_id = lease->lease_id;
+    return 0;
+}
+
+int lease_request(struct lease_table *table, const struct lease_request *req, uint64_t now_ns,
+                  struct lease_waiter *waiter, uint64_t *ret_lease_id)
+{
+    int result;
+
+    if (!range_valid(req->range) || !req->range.length || (req->mode != LEASE_READ && req->mode != LEASE_WRITE))
+        return -EINVAL;
+    lock(table);
+    result = request(table, req, now_ns, waiter, ret_lease_id);
+    if (result != -EINPROGRESS && waiter)
+        waiter_unregister(table, waiter); /* after the lease is in: whoever comes next meets it */
+    unlock(table);
+    return result;
+}
+
+static void get_info(const struct lease *lease, struct lease_info *info)
+{
+    *info = (struct lease_info){
+        .lease_id = lease->lease_id,
+        .session_id = lease->session_id,
+        .inode = lease->inode_number,
+        .range = lease->node.range,
+        .mode = lease->mode,
+        .state = lease->state,
+        .sequence = lease->sequence,
+        .granted_at_ns = lease->granted_at_ns,
+        .expires_at_ns = lease->expires_at_ns,
+        .recall_deadline_ns = lease->state == LEASE_RECALLED ? lease->recall_deadline_ns : 0,
+        .exposure = lease->exposure,
+    };
+}
+
+static int commit(struct lease_table *table, uint64_t lease_id, uint64_t now_ns, void *exposure,
+                  struct lease_info *ret_info)
+{
+    struct lease *lease = lease_find(table, lease_id);
+
+    if (!lease)
+        return -ENOENT;
+    if (lease->state != LEASE_GRANTING)
+        return -EINVAL;
+    if (lease->doomed)
+        return -ESTALE;
+    lease_activate(table, lease, now_ns, exposure);
+    get_info(lease, ret_info);
+    /* Whoever parked because of the grant in progress found nothing to recall then. */
+    for (const struct lease_waiter *w = lease->inode->waiters; w; w = w->next)
+        if (lease->state == LEASE_ACTIVE && lease_blocks_waiter(lease, w))
+            lease_recall(table, lease, now_ns);
+    if (lease->state == LEASE_ACTIVE && lease->recalled_by_try)
+        lease_recall(table, lease, now_ns);
+    return 0;
+}
+
+int lease_commit(struct lease_table *table, uint64_t lease_id, uint64_t now_ns, void *exposure,
+                 struct lease_info *ret_info)
+{
+    int result;
+
+    lock(table);
+    result = commit(table, lease_id, now_ns, exposure, ret_info);
+    unlock(table);
+    return result;
+}
+
+/* The lease is over and proven so: whoever waited for it may go. */
+static void end(struct lease_table *table, struct lease *lease)
+{
+    struct lease_inode *entry = lease->inode;
+
+    lease_destroy(table, lease);
+    waiters_wake(table, entry);
+    lease_inode_put(table, entry);
+}
+
+void lease_abort(struct lease_table *table, uint64_t lease_id, uint64_t now_ns)
+{
+    struct lease *lease;
+
+    (void)now_ns;
+    lock(table);
+    lease = lease_find(table, lease_id);
+    if (lease && lease->state == LEASE_GRANTING)
+        end(table, lease);
+    unlock(table);
+}
+
+int lease_renew(struct lease_table *table, uint64_t session_id, uint64_t lease_id, uint64_t now_ns,
+                struct lease_info *ret_info)
+{
+    struct lease *lease;
+    int result = 0;
+
+    lock(table);
+    lease = lease_find(table, lease_id);
+    if (!lease || lease->session_id != session_id) {
+        result = -ENOENT;
+    } else if (lease->state != LEASE_ACTIVE && lease->state != LEASE_RECALLED) {
+        result = -ESTALE;
+    } else {
+        if (now_ns < NO_DEADLINE - 1 - table->limits.lease_time_ns)
+            lease->expires_at_ns = now_ns + table->limits.lease_time_ns;
+        lease_set_deadline(table, lease);
+        get_info(lease, ret_info);
+    }
+    unlock(table);
+    return result;
+}
+
+static int begin_end(struct lease_table *table, struct lease *lease, enum lease_end_reason reason, uint64_t now_ns)
+{
+    switch (lease->state) {
+    case LEASE_GRANTING:
+        lease->doomed = true;
+        return 0;
+    case LEASE_ACTIVE:
+    case LEASE_RECALLED:
+        lease_start_fence(table, lease, reason, now_ns);
+        return 0;
+    case LEASE_FENCING:
+    case LEASE_QUARANTINED:
+        break;
+    }
+    return -EALREADY;
+}
+
+int lease_return(struct lease_table *table, uint64_t session_id, uint64_t lease_id, uint32_t sequence, uint64_t now_ns)
+{
+    struct lease *lease;
+    int result;
+
+    lock(table);
+    lease = lease_find(table, lease_id);
+    if (!lease || lease->session_id != session_id)
+        result = -ENOENT;
+    else if (sequence > lease->sequence)
+        result = -EINVAL;
+    else
+        result = begin_end(table, lease, LEASE_END_RETURNED, now_ns);
+    unlock(table);
+    return result;
+}
+
+int lease_revoke(struct lease_table *table, uint64_t lease_id, uint64_t now_ns)
+{
+    struct lease *lease;
+    int result;
+
+    lock(table);
+    lease = lease_find(table, lease_id);
+    result = lease ? begin_end(table, lease, LEASE_END_REVOKED, now_ns) : -ENOENT;
+    unlock(table);
+    return result;
+}
+
+static void cancel_requests(struct lease_table *table, uint64_t session_id)
+{
+    for (struct lease_inode *entry = table->inodes; entry; entry = entry->hh.next)
+        for (struct lease_waiter *w = entry->waiters, *next; w; w = next) {
+            next = w->next;
+            if (w->op || w->session_id != session_id)
+                continue;
+            w->cancelled = true;
+            if (w->parked) {
+                w->parked = false;
+                w->resume(w);
+            }
+        }
+}
+
+void lease_session_end(struct lease_table *table, uint64_t session_id, uint64_t now_ns)
+{
+    struct lease_session *session;
+
+    lock(table);
+    cancel_requests(table, session_id);
+    HASH_FIND(hh, table->sessions, &session_id, sizeof(session_id), session);
+    if (session)
+        for (struct lease *lease = session->leases; lease; lease = lease->next)
+            begin_end(table, lease, LEASE_END_SESSION, now_ns);
+    unlock(table);
+}
+
+void lease_fenced(struct lease_table *table, uint64_t lease_id, bool proven, uint64_t now_ns)
+{
+    struct lease *lease;
+
+    (void)now_ns;
+    lock(table);
+    lease = lease_find(table, lease_id);
+    if (lease && lease->state == LEASE_FENCING) {
+        if (proven)
+            end(table, lease);
+        else
+            lease_quarantine(table, lease);
+    }
+    unlock(table);
+}
+
+static void tick_one(struct lease_table *table, struct lease *lease, uint64_t now_ns)
+{
+    if (lease->state == LEASE_FENCING)
+        lease_overrun(table, lease);
+    else if (lease->state == LEASE_RECALLED && lease->recall_deadline_ns <= now_ns)
+        lease_start_fence(table, lease, LEASE_END_RECALL_TIMEOUT, now_ns);
+    else
+        lease_start_fence(table, lease, LEASE_END_EXPIRED, now_ns);
+}
+
+void lease_tick(struct lease_table *table, uint64_t now_ns)
+{
+    struct lease *lease;
+
+    lock(table);
+    while ((lease = lease_first_deadline(table)) && lease->deadline_ns <= now_ns)
+        tick_one(table, lease, now_ns);
+    unlock(table);
+}
+
+uint64_t lease_next_deadline(struct lease_table *table)
+{
+    const struct lease *lease;
+    uint64_t deadline_ns;
+
+    lock(table);
+    lease = lease_first_deadline(table);
+    deadline_ns = lease ? lease->deadline_ns : UINT64_MAX;
+    unlock(table);
+    return deadline_ns;
+}
+
+/* ---- looking ---- */
+
+int lease_get(struct lease_table *table, uint64_t lease_id, struct lease_info *ret_info)
+{
+    const struct lease *lease;
+
+    lock(table);
+    lease = lease_find(table, lease_id);
+    if (lease)
+        get_info(lease, ret_info);
+    unlock(table);
+    return lease ? 0 : -ENOENT;
+}
+
+size_t lease_list(struct lease_table *table, uint64_t inode, struct lease_info *infos, size_t max)
+{
+    size_t count = 0;
+
+    lock(table);
+    for (struct lease *lease = lease_lowest(table); lease; lease = lease_after(lease)) {
+        if (inode && lease->inode_number != inode)
+            continue;
+        if (count < max)
+            get_info(lease, &infos[count]);
+        count++;
+    }
+    unlock(table);
+    return count;
+}
+
+void lease_counts(struct lease_table *table, struct lease_counts *ret_counts)
+{
+    lock(table);
+    *ret_counts = table->total;
+    ret_counts->leases = table->n_leases;
+    ret_counts->waiters = table->n_waiters;
+    for (struct lease *lease = lease_lowest(table); lease; lease = lease_after(lease)) {
+        ret_counts->granting += lease->state == LEASE_GRANTING;
+        ret_counts->active += lease->state == LEASE_ACTIVE;
+        ret_counts->recalled += lease->state == LEASE_RECALLED;
+        ret_counts->fencing += lease->state == LEASE_FENCING;
+        ret_counts->quarantined += lease->state == LEASE_QUARANTINED;
+    }
+    unlock(table);
+}
