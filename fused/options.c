@@ -12,6 +12,7 @@
 #include <strings.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -358,12 +359,14 @@ static void unmount_lazily(const char *mountpoint)
 int options_check_mountpoint(struct options *options)
 {
     char *path = absolute(options->mountpoint);
+    struct statfs fs;
     struct stat st;
     char *real;
 
     if (!path)
         return -ENOMEM;
-    if (stat(path, &st) != 0 && errno == ENOTCONN) {
+    /* Not stat: its answer may come from the kernel's cache. */
+    if (statfs(path, &fs) != 0 && errno == ENOTCONN) {
         fprintf(stderr, "leasefs: %s: unmounting what a daemon that is dead has left there\n", path);
         unmount_lazily(path);
     }
