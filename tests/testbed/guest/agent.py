@@ -320,6 +320,8 @@ class Agent:
             session.ack(wire.ACK_FORMAT.unpack(payload)[0])
 
     def run(self):
+        while not os.path.exists("/run/testbed/ready"):
+            time.sleep(0.05)
         self.send(wire.json_frame(wire.HELLO, 0, {
             "release": os.uname().release,
             "problems": read_text("/run/testbed/problems").splitlines()}))

@@ -121,7 +121,7 @@ def make_stage_disk(state, options):
     kib = size * 11 // 10 // 1024 + entries * 2 + 8192
     subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal", "-m", "0",
                     "-N", str(entries + 256), "-b", "4096", "-d", tree,
-                    f"{state}/stage.ext4", f"{kib}K"], check=True)
+                    f"{state}/stage.ext4", f"{kib}K"], check=True, stdout=subprocess.DEVNULL)
     shutil.rmtree(tree)
 
 
@@ -163,7 +163,7 @@ class Guest:
     def __init__(self, options, owner_only_for_boot):
         image = os.environ["TESTBED_IMAGE"]
         kernel = os.path.join(image, options.kernel)
-        if not os.path.exists(f"{kernel}/vmlinuz"):
+        if not os.path.exists(f"{kernel}/kernel"):
             raise Failure(f"no kernel '{options.kernel}' in the image: see 'testbed kernels'", 2)
         self.name = options.name
         self.process = None
@@ -172,11 +172,13 @@ class Guest:
             accels, marker, boot_id = kvm_choice(image)
             config = {
                 "name": options.name, "state": self.state, "memory": options.memory, "cpus": options.cpus,
-                "kernel": f"{kernel}/vmlinuz", "initrd": f"{kernel}/initrd", "kernel_name": options.kernel,
+                "kernel": f"{kernel}/kernel", "initrd": f"{kernel}/initrd", "kernel_name": options.kernel,
                 "root": f"{image}/root.ext4", "append": options.append, "accels": accels,
                 "kvm_marker": marker, "boot_id": boot_id, "max_seconds": options.max_seconds,
                 "net": parse_net(options.net, self.state), "owner": os.getpid(),
                 "owner_only_for_boot": owner_only_for_boot, "lock": self.lock}
+            if os.environ.get("TESTBED_SILENCE"):       # for selftest, which has no 90 s to wait
+                config["silence"] = float(os.environ["TESTBED_SILENCE"])
             make_stage_disk(self.state, options)
             # A session of its own: Ctrl-C is for us to handle, in order. "timeout" is for the case that
             # the supervisor itself hangs; QEMU dies with it.
@@ -455,6 +457,10 @@ def parse_arguments():
     return options
 
 
+COMMANDS = {"boot": cmd_boot, "exec": execute, "stop": cmd_stop, "run": cmd_run, "list": cmd_list,
+            "console": cmd_console}
+
+
 def main():
     def end(number, _frame):
         raise SystemExit(128 + number)
@@ -462,7 +468,7 @@ def main():
         signal.signal(number, end)
     options = parse_arguments()
     try:
-        return globals()[f"cmd_{options.what}"](options)
+        return COMMANDS[options.what](options)
     except Failure as error:
         say(str(error))
         return error.status

@@ -69,7 +69,7 @@ class Supervisor:
         config = self.config
         append = ("root=/dev/vda console=ttyS0 loglevel=5 panic=-1 oops=panic net.ifnames=0 mitigations=off"
                   " log_buf_len=4M audit=0 selinux=0 apparmor=0 cryptomgr.notests printk.devkmsg=on"
-                  " watchdog_thresh=30 random.trust_cpu=on")
+                  " watchdog_thresh=30 tsc=reliable random.trust_cpu=on")
         arguments = [
             "setpriv", "--pdeathsig", "KILL", "--",
             "qemu-system-x86_64", "-name", f"leasefs-testbed-{config['name']}",
