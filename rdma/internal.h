@@ -57,7 +57,7 @@ struct fabric {
     int wake_fd;
 
     atomic_bool no_iova;        /* the device refused ibv_reg_mr_iova() */
-    atomic_bool memlock_logged; /* since the last registration that went well */
+    atomic_bool failure_logged; /* a registration's, since the last that went well */
 
     pthread_mutex_t lock;
     pthread_cond_t changed;                 /* any of what follows, connections and regions included */

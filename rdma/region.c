@@ -25,19 +25,19 @@ struct region {
     bool retired;
 };
 
+/* Once, until a registration goes well again: peers can ask for what fails as often as they like. */
 static void log_registration(struct fabric *fabric, uint64_t length, int r)
 {
     struct rlimit limit;
 
-    if (r != -ENOMEM || getrlimit(RLIMIT_MEMLOCK, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY) {
-        fabric_log("registering %llu bytes: %s", (unsigned long long)length, strerror(-r));
+    if (atomic_exchange(&fabric->failure_logged, true))
         return;
-    }
-    if (atomic_exchange(&fabric->memlock_logged, true))
-        return;
-    fabric_log("registering %llu bytes: %s. RLIMIT_MEMLOCK is %llu bytes: raise it (LimitMEMLOCK=infinity in the "
-               "service file, ulimit -l unlimited in a shell)",
-               (unsigned long long)length, strerror(-r), (unsigned long long)limit.rlim_cur);
+    if (r == -ENOMEM && getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+        fabric_log("cannot register %llu bytes: %s. RLIMIT_MEMLOCK is %llu bytes: raise it (LimitMEMLOCK=infinity in "
+                   "the service file, ulimit -l unlimited in a shell)",
+                   (unsigned long long)length, strerror(-r), (unsigned long long)limit.rlim_cur);
+    else
+        fabric_log("cannot register %llu bytes: %s", (unsigned long long)length, strerror(-r));
 }
 
 static struct ibv_mr *register_memory(struct exposure_session *session, void *address, uint64_t length, uint64_t iova,
@@ -76,7 +76,7 @@ int region_new(struct exposure_session *session, void *address, uint64_t length,
         free(region);
         return r;
     }
-    atomic_store(&fabric->memlock_logged, false);
+    atomic_store(&fabric->failure_logged, false);
     region->rkey = region->mr->rkey;
     region->fabric = fabric;
     region->session = session;

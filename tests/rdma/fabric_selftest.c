@@ -4,7 +4,12 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <linux/capability.h>
+#include <linux/memfd.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 
 #include "selftest.h"
 
@@ -66,6 +71,78 @@ static void reads_and_writes_reach_the_leased_bytes_in_file_order(void)
     fabric_stop(fabric);
 }
 
+/* Needs four huge pages of 2 MiB (vm.nr_hugepages). */
+static void huge_pages_are_leased_in_file_order(void)
+{
+    struct layout_run runs[] = {{0, 1 * MIB, 1 * MIB}, {0, 6 * MIB, 2 * MIB}, {0, 2 * MIB, 1 * MIB}};
+    struct layout_segment huge = {.size = 8 * MIB, .page_size = 2 * MIB};
+    struct exposure_session *session;
+    struct peer peer;
+    struct lease lease;
+
+    huge.fd = memfd_create("huge", MFD_CLOEXEC | MFD_HUGETLB | MFD_HUGE_2MB);
+    if (huge.fd < 0 || ftruncate(huge.fd, (off_t)huge.size) < 0)
+        exit(SKIPPED);
+    huge.base = mmap(NULL, huge.size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, huge.fd, 0);
+    if (huge.base == MAP_FAILED)
+        exit(SKIPPED);
+    for (size_t i = 0; i < 8; i++)
+        memset((uint8_t *)huge.base + i * MIB, (int)i + 1, MIB);
+    struct exposure_request request = {
+        .mode = LEASE_WRITE, .range = {FILE_OFFSET, 4 * MIB}, .segments = &huge, .runs = runs, .n_runs = 3};
+
+    start_fabric(NULL);
+    peer_start(&peer, program);
+    session = open_session(1);
+    CHECK(ops->expose(session, &request, &lease.exposure, &lease.grant) == 0);
+    CHECK_ANSWER(connect_peer(&peer, session), "ok");
+    CHECK_ANSWER(read_from(&peer, &lease, 0, MIB), "ok 2");
+    CHECK_ANSWER(read_from(&peer, &lease, 1 * MIB, MIB), "ok 7");
+    CHECK_ANSWER(read_from(&peer, &lease, 2 * MIB, MIB), "ok 8");
+    CHECK_ANSWER(read_from(&peer, &lease, 3 * MIB, MIB), "ok 3");
+    CHECK_ANSWER(write_to(&peer, &lease, 3 * MIB, MIB, REMOTE_BYTE), "ok");
+    CHECK(((uint8_t *)huge.base)[3 * MIB - 1] == REMOTE_BYTE && ((uint8_t *)huge.base)[3 * MIB] == 4);
+    CHECK_ANSWER(read_from(&peer, &lease, 4 * MIB - 1, 2), wc(REM_ACCESS)); /* mapped, but not leased */
+    end_lease(&lease);
+    ops->session_close(session);
+    wait_until_nothing_is_left(NS_PER_S);
+    peer_stop(&peer);
+    fabric_stop(fabric);
+}
+
+static void give_up_ipc_lock(void)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2];
+
+    CHECK(syscall(SYS_capget, &header, data) == 0);
+    data[0].effective &= ~(1u << CAP_IPC_LOCK);
+    CHECK(syscall(SYS_capset, &header, data) == 0);
+}
+
+static void a_lease_over_the_memlock_limit_is_refused_and_the_next_is_not(void)
+{
+    struct exposure_session *session;
+    struct rlimit limit = {LEASE_SIZE + MIB, LEASE_SIZE + MIB};
+    struct layout_run run = {0, 0, 2 * LEASE_SIZE};
+    struct exposure_request request = {
+        .mode = LEASE_READ, .range = {0, 2 * LEASE_SIZE}, .segments = &pool, .runs = &run, .n_runs = 1};
+    struct lease lease, refused = {0};
+
+    give_up_ipc_lock(); /* before the device is opened: uverbs refuses changed credentials */
+    CHECK(setrlimit(RLIMIT_MEMLOCK, &limit) == 0);
+    start_fabric(NULL);
+    session = open_session(1);
+    CHECK(ops->expose(session, &request, &refused.exposure, &refused.grant) == -ENOMEM);
+    CHECK(!refused.exposure && !refused.grant.rkey);
+    expose(session, 0, LEASE_READ, &lease);
+    end_lease(&lease);
+    CHECK(status_of("exposures", NULL, "failed") == 1);
+    ops->session_close(session);
+    wait_until_nothing_is_left(NS_PER_S);
+    fabric_stop(fabric);
+}
+
 static void a_cookie_admits_one_connection_once_and_in_time(void)
 {
     struct exposure_session *session;
@@ -120,7 +197,8 @@ static void a_read_lease_never_writes_and_the_session_recovers(void)
     CHECK_ANSWER(write_to(&peer, &r, 0, MIB, REMOTE_BYTE), wc(REM_ACCESS));
     for (size_t i = 0; i < LEASE_SIZE; i++)
         CHECK(*pool_byte(0, i) == OLD_BYTE);
-    /* Both QPs are in ERR now. The server has seen it by itself; the leases live on in the session's domain. */
+    /* Both QPs are in ERR now, and the server finds out by itself; the leases live on in the session's domain. */
+    wait_until_no_connection(NS_PER_S);
     CHECK_ANSWER(connect_peer(&peer, session), "ok");
     CHECK_ANSWER(read_from(&peer, &r, 0, MIB), "ok 165");
     CHECK_ANSWER(write_to(&peer, &w, 0, MIB, REMOTE_BYTE), "ok");
@@ -421,6 +499,8 @@ int main(int argc, char **argv)
 {
     static const struct selftest tests[] = {
         SELFTEST(reads_and_writes_reach_the_leased_bytes_in_file_order),
+        SELFTEST(huge_pages_are_leased_in_file_order),
+        SELFTEST(a_lease_over_the_memlock_limit_is_refused_and_the_next_is_not),
         SELFTEST(a_cookie_admits_one_connection_once_and_in_time),
         SELFTEST(a_read_lease_never_writes_and_the_session_recovers),
         SELFTEST(a_key_of_another_session_is_refused),

@@ -46,9 +46,12 @@
         }                                                                                                              \
     } while (0)
 
+#define SKIPPED 77 /* exit status of a test that cannot run here */
+
 extern const char *program; /* ourselves: peers are started from it */
 extern const char *address; /* of the device */
 extern struct fabric *fabric;
+extern struct layout_segment pool; /* LEASE_SLOTS * LEASE_SIZE bytes */
 extern const struct exposure_ops *const ops;
 extern _Atomic uint64_t skipped_ns; /* added to the cookies' clock */
 
