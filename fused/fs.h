@@ -14,7 +14,8 @@
  * (fs_front_door.h) and may meet a lease:
  *   -EINPROGRESS  the waiter is parked. Nothing has changed and no lock is held. After its resume make the same call
  *                 again with the same waiter; when it has another result, call fs_op_end().
- *   -EAGAIN       waiter was NULL and the call would have had to park (recalls have been sent).
+ *   -EAGAIN       waiter was NULL and the call would have had to park. Recalls have been sent, for good: unlike a
+ *                 waiter's, they are not taken back when nobody waits any more.
  *   -EBUSY        policy `busy`.
  *
  * Lookup counts: every function that fills in a struct fs_entry adds one to the inode's lookup count, as the kernel

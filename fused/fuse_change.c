@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Requests that change a file's layout or bytes, and so may have to wait for a lease. Each is a struct change: its
- * arguments, how to run it and how to answer. It is tried on the stack first, where the arguments are libfuse's own and
- * nothing is copied; only when it would have to wait it becomes an object of its own, with copies, and is parked.
+ * arguments, how to run it and how to answer. Names and bytes are libfuse's own, good until the request's function
+ * returns; they are copied only if the request has to wait.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,6 +23,7 @@ struct change {
     uint64_t offset, other_offset, length;
     const char *name, *other_name;
     const void *bytes; /* `length` of them */
+    char *kept;        /* own copies of name, other_name and bytes; once parked */
     struct stat attr;
     unsigned flags;
     int mode;
@@ -39,20 +40,8 @@ static int64_t parked_run(struct parked *parked)
 {
     struct change *change = change_of(parked);
 
-    return change->run(change, &parked->waiter);
+    return change->run(change, change->nonblock ? NULL : &parked->waiter);
 }
-
-static void parked_finish(struct parked *parked, int64_t result)
-{
-    struct change *change = change_of(parked);
-
-    /* From here on no interrupt callback runs, nor will it: libfuse calls it under the lock that this takes. */
-    fuse_req_interrupt_func(change->req, NULL, NULL);
-    change->reply(change, result);
-    free(change);
-}
-
-static const struct parked_ops change_parked_ops = {.run = parked_run, .finish = parked_finish};
 
 /* libfuse holds the request's lock, so answering here would deadlock: only enqueues. */
 static void interrupted(fuse_req_t req, void *data)
@@ -63,58 +52,65 @@ static void interrupted(fuse_req_t req, void *data)
     park_interrupt(&change->parked);
 }
 
-static char *append(char *at, const void *from, size_t size)
+/* The request's buffer is about to be reused. */
+static int parked_keep(struct parked *parked)
 {
-    memcpy(at, from, size);
-    return at + size;
-}
+    struct change *change = change_of(parked);
+    size_t name_size = change->name ? strlen(change->name) + 1 : 0;
+    size_t other_name_size = change->other_name ? strlen(change->other_name) + 1 : 0;
+    size_t n_bytes = change->bytes ? change->length : 0;
+    char *at = malloc(name_size + other_name_size + n_bytes + 1);
 
-/* One allocation with copies of all that the request's buffer holds. */
-static struct change *change_copy(const struct change *from)
-{
-    size_t name_size = from->name ? strlen(from->name) + 1 : 0;
-    size_t other_name_size = from->other_name ? strlen(from->other_name) + 1 : 0;
-    size_t n_bytes = from->bytes ? from->length : 0;
-    struct change *change = malloc(sizeof(*change) + name_size + other_name_size + n_bytes);
-    char *at;
-
-    if (!change)
-        return NULL;
-    *change = *from;
-    at = (char *)(change + 1);
-    if (from->name) {
+    if (!at)
+        return -ENOMEM;
+    change->kept = at;
+    if (change->name) {
+        memcpy(at, change->name, name_size);
         change->name = at;
-        at = append(at, from->name, name_size);
+        at += name_size;
     }
-    if (from->other_name) {
+    if (change->other_name) {
+        memcpy(at, change->other_name, other_name_size);
         change->other_name = at;
-        at = append(at, from->other_name, other_name_size);
+        at += other_name_size;
     }
-    if (from->bytes) {
+    if (change->bytes) {
+        memcpy(at, change->bytes, n_bytes);
         change->bytes = at;
-        append(at, from->bytes, n_bytes);
     }
-    return change;
+    fuse_req_interrupt_func(change->req, interrupted, change);
+    return 0;
 }
 
-static void change_start(fuse_req_t req, struct change *on_stack)
+static void parked_finish(struct parked *parked, int64_t result)
 {
-    struct change *change;
-    int64_t result;
+    struct change *change = change_of(parked);
 
-    on_stack->req = req;
-    result = on_stack->run(on_stack, NULL);
-    if (result != -EAGAIN || on_stack->nonblock) {
-        on_stack->reply(on_stack, result);
-        return;
-    }
-    change = change_copy(on_stack);
+    /* From here on no interrupt callback runs, nor will it: libfuse calls it under the lock that this takes. */
+    if (change->kept)
+        fuse_req_interrupt_func(change->req, NULL, NULL);
+    change->reply(change, result);
+    free(change->kept);
+    free(change);
+}
+
+static const struct parked_ops change_parked_ops = {
+    .run = parked_run,
+    .keep = parked_keep,
+    .finish = parked_finish,
+};
+
+static void change_start(fuse_req_t req, const struct change *arguments)
+{
+    struct change *change = malloc(sizeof(*change));
+
     if (!change) {
-        on_stack->reply(on_stack, -ENOMEM);
+        fuse_reply_err(req, ENOMEM);
         return;
     }
+    *change = *arguments;
+    change->req = req;
     park_init(server_of(req)->park, &change->parked, &change_parked_ops);
-    fuse_req_interrupt_func(req, interrupted, change);
     park_begin(&change->parked);
 }
 

@@ -231,11 +231,11 @@ static void stop_all(struct daemon *d, bool mounted)
         fuse_notifier_stop(d->notifier);
     if (d->server && mounted)
         fuse_server_stop(d->server);
+    park_free(d->park);
     fuse_server_free(d->server);
     lease_service_free(d->service);
     fabric_stop(d->fabric);
     fuse_notifier_free(d->notifier);
-    park_free(d->park);
     fs_free(d->fs);
     pool_free(d->pool);
     free(d->no_device);

@@ -65,8 +65,11 @@ static void finish(struct parked *parked, int64_t result)
 {
     struct park *park = parked->park;
 
-    if (park->table)
-        lease_op_end(park->table, &parked->waiter);
+    if (!parked->known) {
+        parked->ops->finish(parked, result);
+        return;
+    }
+    lease_op_end(park->table, &parked->waiter);
     pthread_mutex_lock(&park->lock);
     LIST_REMOVE(parked, all_entry);
     pthread_mutex_unlock(&park->lock);
@@ -120,7 +123,7 @@ static void work_on(struct parked *parked)
     for (;;) {
         switch (next_step(parked)) {
         case NEXT_RUN:
-            result = parked->ops->run(parked);
+            result = parked->unkept ? parked->unkept : parked->ops->run(parked);
             if (result != -EINPROGRESS) {
                 finish(parked, result);
                 return;
@@ -168,11 +171,27 @@ void park_init(struct park *park, struct parked *parked, const struct parked_ops
     parked->ops = ops;
     parked->park = park;
     parked->state = PARKED_RUNNING;
+}
+
+/* Parked for the first time. It may have been resumed already, but nobody works on it: it counts as running. */
+static void take_in(struct parked *parked)
+{
+    struct park *park = parked->park;
+    int err;
+
     pthread_mutex_lock(&park->lock);
+    parked->known = true;
     LIST_INSERT_HEAD(&park->all, parked, all_entry);
     park->n_unfinished++;
     if (park->stopping)
-        parked->cancel = -ENOTCONN;
+        cancel_locked(parked, -ENOTCONN);
+    pthread_mutex_unlock(&park->lock);
+    err = parked->ops->keep(parked);
+    if (!err)
+        return;
+    parked->unkept = err; /* no other thread looks before this one lets go */
+    pthread_mutex_lock(&park->lock);
+    cancel_locked(parked, err);
     pthread_mutex_unlock(&park->lock);
 }
 
@@ -180,10 +199,12 @@ void park_begin(struct parked *parked)
 {
     int64_t result = parked->ops->run(parked);
 
-    if (result == -EINPROGRESS)
+    if (result == -EINPROGRESS) {
+        take_in(parked);
         work_on(parked);
-    else
+    } else {
         finish(parked, result);
+    }
 }
 
 static void end_threads(struct park *park)
@@ -218,7 +239,6 @@ int park_new(struct park **ret_park)
     }
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (err) {
-        end_threads(park);
         park_free(park);
         return err;
     }
@@ -231,6 +251,12 @@ void park_set_lease_table(struct park *park, struct lease_table *table)
     park->table = table;
 }
 
+static void wait_until_empty_locked(struct park *park)
+{
+    while (park->n_unfinished > 0)
+        pthread_cond_wait(&park->empty, &park->lock);
+}
+
 void park_stop(struct park *park)
 {
     struct parked *parked;
@@ -238,17 +264,19 @@ void park_stop(struct park *park)
     pthread_mutex_lock(&park->lock);
     park->stopping = true;
     LIST_FOREACH(parked, &park->all, all_entry)
-        cancel_locked(parked, -ENOTCONN);
-    while (park->n_unfinished > 0)
-        pthread_cond_wait(&park->empty, &park->lock);
+    cancel_locked(parked, -ENOTCONN);
+    wait_until_empty_locked(park);
     pthread_mutex_unlock(&park->lock);
-    end_threads(park);
 }
 
 void park_free(struct park *park)
 {
     if (!park)
         return;
+    pthread_mutex_lock(&park->lock);
+    wait_until_empty_locked(park);
+    pthread_mutex_unlock(&park->lock);
+    end_threads(park);
     pthread_cond_destroy(&park->empty);
     pthread_cond_destroy(&park->work);
     pthread_mutex_destroy(&park->lock);

@@ -40,6 +40,9 @@ struct parked;
 struct parked_ops {
     /* The operation, with &parked->waiter. -EINPROGRESS: parked (again). */
     int64_t (*run)(struct parked *parked);
+    /* It was parked for the first time and will outlive the caller's buffers: copies what it needs of them, and from
+     * here on may be interrupted. 0, or -ENOMEM to finish with. */
+    int (*keep)(struct parked *parked);
     /* Called once, on any thread, when the waiter is out of the lease table: answers the request and frees it. */
     void (*finish)(struct parked *parked, int64_t result);
 };
@@ -51,28 +54,34 @@ struct parked {
 
     /* The park's own, guarded by its lock. */
     struct park *park;
+    bool known; /* in the park's list */
     TAILQ_ENTRY(parked) queue_entry;
     LIST_ENTRY(parked) all_entry;
     enum { PARKED_RUNNING, PARKED_IDLE, PARKED_QUEUED } state;
     bool resumed;
     int cancel; /* -errno to finish with, when it has to wait; 0: none */
+
+    int unkept; /* what keep() said; the worker's own */
 };
 
 int park_new(struct park **ret_park);
-void park_free(struct park *park); /* after park_stop(); NULL is allowed */
+
+/* Ends the threads, once everything that was begun is finished. No park_begin() any more. NULL is allowed. */
+void park_free(struct park *park);
 
 /* Before the first park_begin(). The table outlives the park's last request. */
 void park_set_lease_table(struct park *park, struct lease_table *table);
 
 void park_init(struct park *park, struct parked *parked, const struct parked_ops *ops);
 
-/* Runs the request on the caller's thread; it is finished or parked on return, and belongs to the park in any case. */
+/* Runs the request on the caller's thread; it is finished or parked on return, and belongs to the park in any case.
+ * A request that need not wait costs the park nothing, not even a lock. */
 void park_begin(struct parked *parked);
 
-/* Any time between park_init() and finish(). Only enqueues. */
+/* Any time between keep() and finish(). Only enqueues. */
 void park_interrupt(struct parked *parked);
 
-/* Finishes everything that waits, now and from now on, and returns when nothing is left. The threads end. */
+/* Finishes everything that waits, and returns when nothing is left; from now on nothing waits. */
 void park_stop(struct park *park);
 
 #endif

@@ -149,6 +149,17 @@ sum()
     sha256sum "$1" | cut -d ' ' -f 1
 }
 
+# expect_free BLOCKS: soon. The kernel forgets an unlinked file at its leisure, and then its blocks come back.
+expect_free()
+{
+    local i
+    for ((i = 0; i < 100; i++)); do
+        [ "$(free_blocks)" != "$1" ] || return 0
+        sleep 0.05
+    done
+    fail "expected $1 free blocks, got $(free_blocks)"
+}
+
 # free_blocks, used_bytes FILE: as the filesystem tells.
 free_blocks()
 {

@@ -75,6 +75,6 @@ find . -type d | while read -r d; do
     expect $((2 + $(find "$d" -mindepth 1 -maxdepth 1 -type d | wc -l))) "$(stat -c %h "$d")" "links of $d"
 done
 rm -r a b c
-expect "$free" "$(free_blocks)" "free blocks in the end"
+expect_free "$free"
 cd /
 unmount_fs

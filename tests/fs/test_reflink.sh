@@ -27,9 +27,9 @@ expect "$sum" "$(sum c6)"
 
 # The last to refer to the blocks gives them back.
 rm a b c1 c2 c3 c4 c5
-expect $((before)) "$(free_blocks)"
+expect_free $before
 rm c6
-expect $((before + 5120)) "$(free_blocks)"
+expect_free $((before + 5120))
 
 # A length that is not whole blocks; and into the middle of a file, at congruent and other offsets.
 random_file a 100001
