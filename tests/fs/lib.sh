@@ -34,6 +34,7 @@ mnt=$dir/mnt
 log=$dir/log
 control=$dir/control
 daemon=
+fuse_magic=65735546 # statfs(2)
 mkdir "$mnt"
 
 show_daemon()
@@ -100,7 +101,7 @@ mount_fs()
     "$LEASEFS" -f -o "device=none,control=$control${1:+,$1}" "$mnt" 2>"$log" &
     daemon=$!
     for ((i = 0; i < 200; i++)); do
-        is_mounted && stat -f "$mnt" >/dev/null 2>&1 && return
+        [ "$(stat -f -c %t "$mnt" 2>/dev/null)" = $fuse_magic ] && return
         kill -0 $daemon 2>/dev/null || fail "the daemon ended at start: $(cat "$log")"
         sleep 0.05
     done
