@@ -60,7 +60,8 @@ static const struct argp main_argp = {
            "`leasectl COMMAND --help` tells more; so does leasectl(1).",
 };
 
-const char *argp_program_version = "leasectl " LEASEFS_VERSION;
+/* Seen by libc, so not hidden. */
+__attribute__((visibility("default"))) const char *argp_program_version = "leasectl " LEASEFS_VERSION;
 
 int main(int argc, char **argv)
 {
