@@ -20,10 +20,11 @@ build_enter() {
     unshare --mount --pid --mount-proc --fork --kill-child \
         "$bed/lib/enter" "$image" "$source" "$work" "$@" <&0 &
     child=$!
+    # KILL, because unshare --fork blocks other signals; the name space's processes die with it.
     # shellcheck disable=SC2064  # the number as it is now
-    trap "kill $child 2>/dev/null; exit 130" INT
+    trap "kill -KILL $child 2>/dev/null; exit 130" INT
     # shellcheck disable=SC2064
-    trap "kill $child 2>/dev/null; exit 143" TERM HUP
+    trap "kill -KILL $child 2>/dev/null; exit 143" TERM HUP
     wait "$child" || status=$?
     trap - INT TERM HUP
     return "$status"

@@ -89,6 +89,17 @@ image_aptopts() {
         grep -v '""' || :
 }
 
+# Ends an unfinished build. KILL, because unshare --fork blocks other signals; its child is the first
+# process of the name space, whose death kills the others, in a moment.
+image_abandon() {
+    local temp=$1 pid=$2 try
+    [[ -z $pid ]] || { kill -KILL "$pid" && wait "$pid"; } 2>/dev/null || :
+    for ((try = 0; try < 50; try++)); do
+        rm -rf "$temp" 2>/dev/null && return
+        sleep 0.2
+    done
+}
+
 # testbed image [--verify] [--rebuild]
 # shellcheck disable=SC2120  # most callers want no option
 cmd_image() {
@@ -123,8 +134,8 @@ cmd_image() {
         temp=$dir.tmp.$$
         mkdir "$temp"
         chmod 755 "$temp"
-        # shellcheck disable=SC2064  # the names as they are now
-        trap "kill \$build_pid 2>/dev/null && wait \$build_pid; rm -rf '$temp'" EXIT
+        # shellcheck disable=SC2064  # the name as it is now
+        trap "image_abandon '$temp' \$build_pid" EXIT
         trap 'exit 130' INT
         trap 'exit 143' TERM HUP
         status=0
