@@ -21,8 +21,8 @@
 struct lease_credentials {
     uid_t uid;
     gid_t gid;
-    pid_t pid;         /* of the peer when it connected; 0 when unknown. For messages, never for signals. */
-    size_t n_groups;   /* supplementary groups */
+    pid_t pid;       /* of the peer when it connected; 0 when unknown. For messages, never for signals. */
+    size_t n_groups; /* supplementary groups */
     const gid_t *groups;
 };
 

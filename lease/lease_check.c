@@ -32,7 +32,7 @@ static int check_lease(struct lease *lease)
 
     REQUIRE(lease->inode, "a listed lease without its file");
     FOR_EACH_OVERLAP(other, lease->inode, lease->node.range)
-        REQUIRE(other == lease || (lease->mode == LEASE_READ && other->mode == LEASE_READ), "I3: a write lease overlaps");
+    REQUIRE(other == lease || (lease->mode == LEASE_READ && other->mode == LEASE_READ), "I3: a write lease overlaps");
     if (lease->state == LEASE_ACTIVE)
         for (const struct lease_waiter *w = lease->inode->waiters; w; w = w->next)
             REQUIRE(!w->parked || !lease_blocks_waiter(lease, w), "I10: parked for a lease that is not recalled");

@@ -17,7 +17,7 @@
 
 struct lease_inode {
     uint64_t inode;
-    struct lease_tree tree;      /* leases that can conflict: all but the quarantined */
+    struct lease_tree tree;       /* leases that can conflict: all but the quarantined */
     struct lease_waiter *waiters; /* registered, by ticket */
     UT_hash_handle hh;
 };
@@ -43,8 +43,8 @@ struct lease {
     uint64_t granted_at_ns, expires_at_ns, recall_deadline_ns, fence_overrun_ns;
     uint64_t deadline_ns; /* its place in the tree of deadlines; NO_DEADLINE: not in it */
     void *exposure;
-    bool doomed;         /* to end as soon as its grant is through: session gone, or revoked meanwhile */
-    bool overrun;        /* the fence took longer than fence_bound_ns */
+    bool doomed;          /* to end as soon as its grant is through: session gone, or revoked meanwhile */
+    bool overrun;         /* the fence took longer than fence_bound_ns */
     bool recalled_by_try; /* recalled for somebody who did not wait: nobody's leaving cancels that */
 };
 
@@ -72,7 +72,8 @@ struct lease_inode *lease_inode_find(struct lease_table *table, uint64_t inode);
 struct lease_inode *lease_inode_get(struct lease_table *table, uint64_t inode); /* made if need be; NULL: no memory */
 void lease_inode_put(struct lease_table *table, struct lease_inode *entry);     /* freed when nothing is left in it */
 int lease_add(struct lease_table *table, const struct lease_request *request, struct lease **ret_lease);
-void lease_unlink(struct lease_table *table, struct lease *lease); /* from its inode and session; it conflicts no more */
+void lease_unlink(struct lease_table *table,
+                  struct lease *lease); /* from its inode and session; it conflicts no more */
 void lease_destroy(struct lease_table *table, struct lease *lease);
 struct lease *lease_first_deadline(struct lease_table *table);
 void lease_set_deadline(struct lease_table *table, struct lease *lease); /* recomputed from its state */

@@ -20,9 +20,9 @@
 #include <stdlib.h>
 
 static const bool permitted[LEASE_QUARANTINED + 1][LEASE_QUARANTINED + 1] = {
-    [LEASE_GRANTING][LEASE_ACTIVE] = true,   [LEASE_ACTIVE][LEASE_RECALLED] = true,
-    [LEASE_RECALLED][LEASE_ACTIVE] = true,   [LEASE_ACTIVE][LEASE_FENCING] = true,
-    [LEASE_RECALLED][LEASE_FENCING] = true,  [LEASE_FENCING][LEASE_QUARANTINED] = true,
+    [LEASE_GRANTING][LEASE_ACTIVE] = true,  [LEASE_ACTIVE][LEASE_RECALLED] = true,
+    [LEASE_RECALLED][LEASE_ACTIVE] = true,  [LEASE_ACTIVE][LEASE_FENCING] = true,
+    [LEASE_RECALLED][LEASE_FENCING] = true, [LEASE_FENCING][LEASE_QUARANTINED] = true,
 };
 
 static void set_state(struct lease_table *table, struct lease *lease, enum lease_state to)

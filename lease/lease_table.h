@@ -127,8 +127,8 @@ struct lease_waiter {
     struct lease_waiter *next, **prev;
     struct lease_inode *inode_entry;
     struct lease_range range;
-    enum lease_op op;       /* of an operation; 0 for a lease request */
-    enum lease_mode mode;   /* of a lease request */
+    enum lease_op op;     /* of an operation; 0 for a lease request */
+    enum lease_mode mode; /* of a lease request */
     bool registered, parked, cancelled;
     uint64_t ticket;     /* arrival order */
     uint64_t session_id; /* of a lease request */

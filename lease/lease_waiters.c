@@ -123,8 +123,8 @@ static bool blocked(struct lease_inode *entry, const struct lease_waiter *waiter
     if (waiter->cancelled)
         return false;
     FOR_EACH_OVERLAP(lease, entry, waiter->range)
-        if (lease_blocks_waiter(lease, waiter))
-            return true;
+    if (lease_blocks_waiter(lease, waiter))
+        return true;
     return !waiter->op && waiter_ahead(entry, waiter->range, waiter->mode, waiter->ticket);
 }
 

@@ -23,7 +23,7 @@
 struct lease_service;
 
 struct lease_service_config {
-    const char *control_path;       /* Unix socket, mode 0600; a stale one (nobody listens) is replaced */
+    const char *control_path; /* Unix socket, mode 0600; a stale one (nobody listens) is replaced */
     struct lease_limits limits;
     const struct layout_ops *layout;
     void *fs;

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* How leases end: gate, fence, release, and only then the answer. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lease/service_private.h"
+
+struct grant *grant_find(struct lease_service *service, uint64_t lease_id)
+{
+    struct grant *grant;
+
+    pthread_mutex_lock(&service->lock);
+    HASH_FIND(hh, service->grants_by_id, &lease_id, sizeof(lease_id), grant);
+    if (grant)
+        atomic_fetch_add(&grant->refs, 1);
+    pthread_mutex_unlock(&service->lock);
+    return grant;
+}
+
+void grant_unref(struct grant *grant)
+{
+    struct lease_service *service = grant->service;
+
+    if (atomic_fetch_sub(&grant->refs, 1) != 1)
+        return;
+    session_unref(grant->session);
+    free(grant);
+    service_idle(service);
+}
+
+void grant_publish(struct grant *grant)
+{
+    pthread_mutex_lock(&grant->service->lock);
+    HASH_ADD(hh, grant->service->grants_by_id, lease_id, sizeof(grant->lease_id), grant);
+    pthread_mutex_unlock(&grant->service->lock);
+}
+
+static struct pending_return *take_returns(struct grant *grant)
+{
+    struct pending_return *returns;
+
+    pthread_mutex_lock(&grant->service->lock);
+    HASH_DELETE(hh, grant->service->grants_by_id, grant);
+    returns = grant->returns;
+    grant->returns = NULL;
+    pthread_mutex_unlock(&grant->service->lock);
+    return returns;
+}
+
+static void answer_returns(struct pending_return *returns)
+{
+    struct pending_return *next;
+
+    for (; returns; returns = next) {
+        next = returns->next;
+        if (returns->id)
+            session_mail(returns->session, jsonrpc_result(returns->id, json_object()));
+        json_decref(returns->id);
+        session_unref(returns->session);
+        free(returns);
+    }
+}
+
+void grant_unpublish(struct grant *grant)
+{
+    answer_returns(take_returns(grant));
+}
+
+/* The kernel's stale pages are gone, too: the end can be told. */
+static void told(void *arg)
+{
+    struct grant *grant = arg;
+
+    grant_unpublish(grant);
+    if (grant->reason != LEASE_END_RETURNED && grant->reason != LEASE_END_SESSION)
+        session_mail(grant->session,
+                     jsonrpc_notification(LEASEFS_NOTIFY_REVOKED,
+                                          json_pack("{s:I, s:I, s:s}", "lease", (json_int_t)grant->lease_id, "sequence",
+                                                    (json_int_t)grant->sequence, "reason",
+                                                    lease_end_reason_name(grant->reason))));
+    grant_unref(grant);
+}
+
+bool fence_exposure(struct grant *grant)
+{
+    const struct lease_service_config *c = &grant->service->config;
+    int error;
+
+    c->exposure->revoke(grant->exposure);
+    error = c->exposure->fence(grant->exposure);
+    if (error) {
+        service_log("ALARM: lease %llu: no mechanism proved the end of remote access (%s); its blocks are quarantined",
+                    (unsigned long long)grant->lease_id, strerror(-error));
+        error = c->layout->detach(c->fs, grant->hold);
+        if (error)
+            service_log("ALARM: lease %llu: the file could not be given copies of its blocks (%s): remote writes may "
+                        "still show in it",
+                        (unsigned long long)grant->lease_id, strerror(-error));
+        return false;
+    }
+    c->exposure->drop(grant->exposure);
+    if (grant->mode == LEASE_WRITE)
+        c->layout->committed(c->fs, grant->inode, grant->range, UINT64_MAX);
+    c->layout->release(c->fs, grant->hold); /* last: it also keeps the inode */
+    return true;
+}
+
+void fence_run(struct work *work)
+{
+    struct grant *grant = container(work, struct grant, fence);
+    const struct lease_service_config *c = &grant->service->config;
+    bool proven = fence_exposure(grant);
+
+    /* Resumes the parked requests. Only then may the page cache be touched: it may wait for a page that one of them
+     * holds locked. */
+    lease_fenced(grant->service->table, grant->lease_id, proven, service_now_ns());
+    if (grant->mode == LEASE_WRITE)
+        c->layout->invalidate(c->fs, grant->inode, grant->range, told, grant);
+    else
+        told(grant);
+}
+
+/* Takes the answer's place in the queue before the lease can end, so that the end finds it. */
+void fence_return(struct session *session, json_t *id, uint64_t lease_id, uint32_t sequence)
+{
+    struct lease_service *service = session->service;
+    struct refusal unknown = {.error = -ENOENT, .remedy = "It has ended: nothing is left to return."};
+    struct pending_return *pending = calloc(1, sizeof(*pending));
+    struct grant *grant;
+    int error;
+
+    pthread_mutex_lock(&service->lock);
+    HASH_FIND(hh, service->grants_by_id, &lease_id, sizeof(lease_id), grant);
+    if (grant && grant->session == session && pending) {
+        pending->id = json_incref(id);
+        pending->session = session_ref(session);
+        pending->next = grant->returns;
+        grant->returns = pending;
+    } else {
+        grant = NULL;
+    }
+    pthread_mutex_unlock(&service->lock);
+    if (!grant) {
+        free(pending);
+        session_send(session, refusal_message(id, &unknown, "no such lease of this session"));
+        return;
+    }
+    error = lease_return(service->table, session->id, lease_id, sequence, service_now_ns());
+    if (error == -EINVAL) {
+        struct refusal newer = {.error = error, .remedy = "Use the sequence number of the grant or the last notice."};
+        struct pending_return **place;
+
+        pthread_mutex_lock(&service->lock);
+        HASH_FIND(hh, service->grants_by_id, &lease_id, sizeof(lease_id), grant);
+        for (place = grant ? &grant->returns : NULL; place && *place != pending; place = &(*place)->next)
+            ;
+        if (place)
+            *place = pending->next;
+        pthread_mutex_unlock(&service->lock);
+        if (!place)
+            return; /* it ended meanwhile, and was answered */
+        json_decref(pending->id);
+        session_unref(pending->session);
+        free(pending);
+        session_send(session, refusal_message(id, &newer, "a sequence number that this lease never had"));
+    }
+}
+
+/* Tells the holder how its lease stands now: a recall and its cancelling that crossed need no message at all. */
+void notice_deliver(struct mail *mail)
+{
+    struct grant *grant = container(mail, struct grant, notice);
+    struct lease_service *service = grant->service;
+    struct lease_info info;
+    uint64_t now_ns;
+    bool recalled;
+
+    pthread_mutex_lock(&service->lock);
+    grant->notice_queued = false;
+    pthread_mutex_unlock(&service->lock);
+    if (lease_get(service->table, grant->lease_id, &info) == 0 &&
+        (info.state == LEASE_ACTIVE || info.state == LEASE_RECALLED)) {
+        recalled = info.state == LEASE_RECALLED;
+        now_ns = service_now_ns();
+        if (recalled)
+            session_send(grant->session,
+                         jsonrpc_notification(LEASEFS_NOTIFY_RECALL,
+                                              json_pack("{s:I, s:I, s:I, s:I, s:I}", "lease", (json_int_t)info.lease_id,
+                                                        "sequence", (json_int_t)info.sequence, "offset",
+                                                        (json_int_t)info.range.offset, "length",
+                                                        (json_int_t)info.range.length, "deadline_ms",
+                                                        (json_int_t)(info.recall_deadline_ns > now_ns
+                                                                         ? (info.recall_deadline_ns - now_ns) / 1000000
+                                                                         : 0))));
+        else if (grant->told_recall)
+            session_send(grant->session,
+                         jsonrpc_notification(LEASEFS_NOTIFY_RECALL_CANCELLED,
+                                              json_pack("{s:I, s:I}", "lease", (json_int_t)info.lease_id, "sequence",
+                                                        (json_int_t)info.sequence)));
+        grant->told_recall = recalled;
+    }
+    grant_unref(grant);
+}

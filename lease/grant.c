@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * How leases begin, on a grant worker:
+ *
+ *   open as the peer (I9) > [prepare] > flush > lease_request > hold > expose > lease_commit > answer
+ *
+ * prepare and lease_request may park the request; it then holds no thread and grant_step() is called again. Whatever
+ * fails is undone in reverse, an exposure through its fence.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lease/service_private.h"
+
+int grant_pin(struct request *request)
+{
+    const struct lease_service_config *c = &request->session->service->config;
+    int error;
+
+    if (request->pinned)
+        return 0;
+    if (!request->path) {
+        /* Its pin is the session's, which outlives this request. */
+        request->inode = request_file_inode(request);
+        return request->inode ? 0 : -ENOENT;
+    }
+    error = c->layout->open(c->fs, request->path, &request->session->who, request->mode, &request->inode);
+    request->pinned = !error;
+    return error;
+}
+
+bool grant_range(struct request *request, uint64_t *ret_size)
+{
+    const struct lease_service_config *c = &request->session->service->config;
+    struct refusal refusal = {.error = -EINVAL, .reason = LEASEFS_REASON_BEYOND_EOF};
+    struct layout_attr attr;
+    int error = c->layout->getattr(c->fs, request->inode, &attr);
+
+    if (error) {
+        request_fail(request, error);
+        return false;
+    }
+    if (request->length == 0 && request->offset < attr.size)
+        request->length = attr.size - request->offset;
+    if (request->length == 0 || !range_valid((struct lease_range){request->offset, request->length})) {
+        refusal.remedy = "Choose a range below the end of the file, or extend the file first.";
+        refusal.range = (struct lease_range){request->offset, request->length};
+        request_refuse(request, &refusal, "%s: nothing to cover at offset %llu: the file has %llu bytes",
+                       request->path ? request->path : "the file", (unsigned long long)request->offset,
+                       (unsigned long long)attr.size);
+        return false;
+    }
+    *ret_size = attr.size;
+    return true;
+}
+
+/* ---- refusals ---- */
+
+static void refuse_problem(struct request *request, const struct layout_problem *problem)
+{
+    static const struct {
+        const char *reason, *what;
+    } words[] = {
+        [LAYOUT_OK] = {NULL, "not eligible"},
+        [LAYOUT_HOLE] = {LEASEFS_REASON_HOLE, "a hole: no blocks are there"},
+        [LAYOUT_UNWRITTEN] = {LEASEFS_REASON_UNWRITTEN, "allocated but never written"},
+        [LAYOUT_SHARED] = {LEASEFS_REASON_SHARED, "shared with another file"},
+        [LAYOUT_BEYOND_EOF] = {LEASEFS_REASON_BEYOND_EOF, "beyond the end of the file"},
+        [LAYOUT_FRAGMENTED] = {LEASEFS_REASON_FRAGMENTED, "too fragmented to be mapped in huge pages"},
+    };
+    const char *path = request->path ? request->path : "FILE";
+    char remedy[LEASEFS_MAX_PATH + 128];
+    struct refusal refusal = {
+        .error = -EPERM, .reason = words[problem->kind].reason, .remedy = remedy, .range = problem->range};
+
+    if (problem->kind == LAYOUT_BEYOND_EOF)
+        snprintf(remedy, sizeof(remedy), "Lease less, or extend the file first (truncate -s).");
+    else
+        snprintf(remedy, sizeof(remedy), "Run: leasectl prepare %s%s (or ask with --prepare).",
+                 request->mode == LEASE_WRITE ? "--write " : "", path);
+    request_refuse(request, &refusal, "%s: bytes %llu to %llu are %s", path, (unsigned long long)problem->range.offset,
+                   (unsigned long long)range_end(problem->range), words[problem->kind].what);
+}
+
+static void refuse_request(struct request *request, int error)
+{
+    struct refusal refusal = {.error = error,
+                              .reason = LEASEFS_REASON_CONFLICT,
+                              .remedy = "Wait for the holder (leasectl status shows it), or ask without --try.",
+                              .range = {request->offset, request->length}};
+
+    if (error == -EAGAIN) {
+        refusal.reason = LEASEFS_REASON_RECALL;
+        refusal.remedy = "Try again when the waiting operation is done.";
+    } else if (error == -EMFILE || error == -ENFILE) {
+        refusal.reason = LEASEFS_REASON_LIMIT;
+        refusal.remedy = "Return leases that are not needed.";
+    }
+    request_refuse(request, &refusal, "%s: no lease: %s", request->path ? request->path : "the file",
+                   error == -EAGAIN  ? "a recall is pending there"
+                   : error == -EBUSY ? "another holder's lease is in the way"
+                                     : strerror(-error));
+}
+
+static bool refuse_without_fabric(struct request *request)
+{
+    const struct lease_service_config *c = &request->session->service->config;
+    struct refusal refusal = {.error = -ENODEV, .reason = LEASEFS_REASON_NO_DEVICE, .remedy = c->no_device_reason};
+
+    if (request->session->fabric)
+        return false;
+    if (c->exposure && request->session->fabric_error)
+        refusal.remedy = strerror(-request->session->fabric_error);
+    request_refuse(request, &refusal, "no lease: the server has no usable RDMA device");
+    return true;
+}
+
+static void refuse_memory(struct request *request, int error)
+{
+    struct refusal refusal = {.error = error,
+                              .reason = LEASEFS_REASON_LIMIT,
+                              .remedy = error == -E2BIG ? "Run leasectl prepare, lease less, or raise vm.max_map_count."
+                                                        : "Raise the server's memory lock limit (ulimit -l, "
+                                                          "LimitMEMLOCK=infinity), or lease less."};
+
+    request_refuse(request, &refusal, "%s: the range could not be registered: %s",
+                   request->path ? request->path : "the file",
+                   error == -E2BIG ? "it lies in too many pieces" : strerror(-error));
+}
+
+/* ---- the grant ---- */
+
+static struct grant *grant_new(struct request *request, uint64_t lease_id)
+{
+    struct grant *grant = calloc(1, sizeof(*grant));
+
+    if (!grant)
+        return NULL;
+    grant->service = request->session->service;
+    grant->session = session_ref(request->session);
+    atomic_init(&grant->refs, 1);
+    grant->lease_id = lease_id;
+    grant->inode = request->inode;
+    grant->range = range_round_out((struct lease_range){request->offset, request->length}, LEASEFS_BLOCK_SIZE);
+    grant->mode = request->mode;
+    grant->fence.run = fence_run;
+    grant->notice.deliver = notice_deliver;
+    service_busy(grant->service);
+    return grant;
+}
+
+static int grant_hold(struct grant *grant, struct layout_problem *problem)
+{
+    const struct lease_service_config *c = &grant->service->config;
+
+    return c->layout->hold(c->fs, grant->inode, grant->range, grant->mode, &grant->hold, &grant->runs, &grant->n_runs,
+                           problem);
+}
+
+static int grant_expose(struct grant *grant, struct exposure_grant *ret_keys)
+{
+    const struct lease_service_config *c = &grant->service->config;
+    size_t n_segments;
+    struct exposure_request exposure = {.mode = grant->mode,
+                                        .range = grant->range,
+                                        .segments = c->layout->segments(c->fs, &n_segments),
+                                        .runs = grant->runs,
+                                        .n_runs = grant->n_runs};
+
+    return c->exposure->expose(grant->session->fabric, &exposure, &grant->exposure, ret_keys);
+}
+
+static json_t *grant_json(const struct grant *grant, const struct lease_info *info, const struct exposure_grant *keys)
+{
+    const struct lease_service_config *c = &grant->service->config;
+    struct layout_attr attr = {0};
+
+    c->layout->getattr(c->fs, grant->inode, &attr);
+    return json_pack("{s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "lease",
+                     (json_int_t)info->lease_id, "sequence", (json_int_t)info->sequence, "boot_epoch",
+                     (json_int_t)c->boot_epoch, "mode", lease_mode_name(info->mode), "offset",
+                     (json_int_t)info->range.offset, "length", (json_int_t)info->range.length, "file_size",
+                     (json_int_t)attr.size, "data_version", (json_int_t)attr.data_version, "inode",
+                     (json_int_t)attr.inode, "remote_address", (json_int_t)keys->remote_address, "rkey",
+                     (json_int_t)keys->rkey, "lease_time_ms", (json_int_t)(c->limits.lease_time_ns / 1000000));
+}
+
+/* From GRANTING to ACTIVE, or all the way back. Ends the request. */
+static void finish(struct request *request, uint64_t lease_id)
+{
+    struct lease_service *service = request->session->service;
+    const struct lease_service_config *c = &service->config;
+    struct grant *grant = grant_new(request, lease_id);
+    struct layout_problem problem = {0};
+    struct exposure_grant keys;
+    struct lease_info info;
+    int error = -ENOMEM;
+
+    if (!grant)
+        goto undo_lease;
+    error = grant_hold(grant, &problem);
+    if (error)
+        goto undo_grant;
+    error = grant_expose(grant, &keys);
+    if (error) {
+        c->layout->release(c->fs, grant->hold);
+        goto undo_grant;
+    }
+    grant_publish(grant);
+    atomic_fetch_add(&grant->refs, 1); /* once committed, it may end at any moment */
+    error = lease_commit(service->table, lease_id, service_now_ns(), grant, &info);
+    if (!error) {
+        request_result(request, grant_json(grant, &info, &keys));
+        grant_unref(grant);
+        return;
+    }
+    grant_unref(grant);
+    fence_exposure(grant);
+    grant_unpublish(grant);
+undo_grant:
+    grant_unref(grant);
+undo_lease:
+    lease_abort(service->table, lease_id, service_now_ns());
+    if (problem.kind)
+        refuse_problem(request, &problem);
+    else if (error == -ENOMEM || error == -E2BIG)
+        refuse_memory(request, error);
+    else
+        request_fail(request, error);
+}
+
+static int prepare(struct request *request)
+{
+    const struct lease_service_config *c = &request->session->service->config;
+    int error;
+
+    if (!request->prepare || request->prepared)
+        return 0;
+    error = c->layout->prepare(c->fs, request->inode, (struct lease_range){request->offset, request->length},
+                               request->mode == LEASE_WRITE, false, &request->waiter);
+    request->prepared = !error;
+    if (error != -EINPROGRESS)
+        lease_op_end(request->session->service->table, &request->waiter);
+    return error;
+}
+
+/* Asks the table for the lease. false: parked, or refused and gone. */
+static bool ask(struct request *request, uint64_t *ret_lease_id)
+{
+    struct session *session = request->session;
+    struct lease_service *service = session->service;
+    struct lease_request wanted = {
+        .session_id = session->id,
+        .inode = request->inode,
+        .range = range_round_out((struct lease_range){request->offset, request->length}, LEASEFS_BLOCK_SIZE),
+        .mode = request->mode,
+        .wait = request->wait,
+    };
+    int error = lease_request(service->table, &wanted, service_now_ns(), &request->waiter, ret_lease_id);
+
+    if (error == -EINPROGRESS)
+        return false;
+    if (error == -ECANCELED) {
+        request_end(request, NULL);
+        return false;
+    }
+    if (error) {
+        refuse_request(request, error);
+        return false;
+    }
+    /* The session's end either found this lease in the table, or is found here. */
+    if (atomic_load(&session->ended)) {
+        lease_abort(service->table, *ret_lease_id, service_now_ns());
+        request_end(request, NULL);
+        return false;
+    }
+    return true;
+}
+
+void grant_step(struct request *request)
+{
+    const struct lease_service_config *c = &request->session->service->config;
+    uint64_t size, lease_id;
+    int error;
+
+    if (!request->flushed) {
+        if (refuse_without_fabric(request))
+            return;
+        error = grant_pin(request);
+        if (error) {
+            request_fail(request, error);
+            return;
+        }
+        if (!request->prepared && !grant_range(request, &size))
+            return;
+        error = prepare(request);
+        if (error == -EINPROGRESS)
+            return;
+        if (!error)
+            error = c->layout->flush(c->fs, request->inode, (struct lease_range){request->offset, request->length});
+        if (error) {
+            request_fail(request, error);
+            return;
+        }
+        request->flushed = true;
+    }
+    if (ask(request, &lease_id))
+        finish(request, lease_id);
+}

@@ -1,0 +1,345 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The control thread, its mail and its clock; start and end of the service. */
+#include "lease/service.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "lease/service_private.h"
+
+#define GRANT_WORKERS 4
+#define FENCE_WORKERS 4
+#define STOP_SLACK_NS 5000000000u /* beyond the fences' own bound */
+
+void service_log(const char *format, ...)
+{
+    va_list args;
+    char line[512];
+
+    va_start(args, format);
+    vsnprintf(line, sizeof(line), format, args);
+    va_end(args);
+    fprintf(stderr, "leasefs: %s\n", line);
+}
+
+/* ---- mail ---- */
+
+void service_wake(struct lease_service *service)
+{
+    uint64_t one = 1;
+
+    while (write(service->wake_fd, &one, sizeof(one)) < 0 && errno == EINTR)
+        ;
+}
+
+void mail_post(struct lease_service *service, struct mail *mail)
+{
+    mail->next = NULL;
+    pthread_mutex_lock(&service->lock);
+    *service->mail_end = mail;
+    service->mail_end = &mail->next;
+    pthread_mutex_unlock(&service->lock);
+    service_wake(service);
+}
+
+void service_busy(struct lease_service *service)
+{
+    pthread_mutex_lock(&service->lock);
+    service->busy++;
+    pthread_mutex_unlock(&service->lock);
+}
+
+void service_idle(struct lease_service *service)
+{
+    pthread_mutex_lock(&service->lock);
+    if (--service->busy == 0)
+        pthread_cond_broadcast(&service->idle);
+    pthread_mutex_unlock(&service->lock);
+}
+
+static void deliver_all(struct lease_service *service)
+{
+    struct mail *mail, *next;
+
+    pthread_mutex_lock(&service->lock);
+    mail = service->mail;
+    service->mail = NULL;
+    service->mail_end = &service->mail;
+    pthread_mutex_unlock(&service->lock);
+    for (; mail; mail = next) {
+        next = mail->next;
+        mail->deliver(mail);
+    }
+}
+
+/* ---- the clock ---- */
+
+static void arm_timer(struct lease_service *service)
+{
+    uint64_t deadline_ns = lease_next_deadline(service->table);
+
+    if (deadline_ns == UINT64_MAX) {
+        sd_event_source_set_enabled(service->timer, SD_EVENT_OFF);
+        return;
+    }
+    sd_event_source_set_time(service->timer, deadline_ns / 1000 + 1);
+    sd_event_source_set_enabled(service->timer, SD_EVENT_ONESHOT);
+}
+
+static int on_timer(sd_event_source *source, uint64_t usec, void *arg)
+{
+    struct lease_service *service = arg;
+
+    (void)source, (void)usec;
+    lease_tick(service->table, service_now_ns());
+    arm_timer(service);
+    return 0;
+}
+
+static int on_wake(sd_event_source *source, int fd, uint32_t events, void *arg)
+{
+    struct lease_service *service = arg;
+    uint64_t count;
+
+    (void)source, (void)events;
+    if (read(fd, &count, sizeof(count)) < 0 && errno != EAGAIN && errno != EINTR)
+        return -errno;
+    deliver_all(service);
+    arm_timer(service);
+    return 0;
+}
+
+/* Called by the table with its lock held: enqueues. */
+static void post(void *ctx, const struct lease_event *event)
+{
+    struct lease_service *service = ctx;
+    struct grant *grant = event->exposure;
+    bool queue = false;
+
+    switch (event->kind) {
+    case LEASE_EVENT_FENCE:
+        grant->reason = event->reason;
+        grant->sequence = event->sequence;
+        workqueue_push(service->fences, &grant->fence);
+        break;
+    case LEASE_EVENT_RECALL:
+    case LEASE_EVENT_RECALL_CANCELLED:
+        pthread_mutex_lock(&service->lock);
+        queue = !grant->notice_queued;
+        grant->notice_queued = true;
+        pthread_mutex_unlock(&service->lock);
+        if (queue) {
+            atomic_fetch_add(&grant->refs, 1);
+            mail_post(service, &grant->notice);
+        }
+        break;
+    case LEASE_EVENT_DEADLINE:
+        service_wake(service);
+        break;
+    }
+}
+
+/* ---- the socket ---- */
+
+static int listen_on(const char *path, int *ret_fd, char **ret_error)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd, error;
+    mode_t mask;
+
+    if (strlen(path) >= sizeof(address.sun_path)) {
+        if (asprintf(ret_error, "control socket %s: the path is longer than %zu bytes; choose another with -o control=",
+                     path, sizeof(address.sun_path) - 1) < 0)
+            *ret_error = NULL;
+        return -ENAMETOOLONG;
+    }
+    strcpy(address.sun_path, path);
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -errno;
+    /* A socket that nobody listens on is a dead daemon's. */
+    if (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0) {
+        error = -EADDRINUSE;
+        goto undo_fd;
+    }
+    if (errno == ECONNREFUSED)
+        unlink(path);
+    mask = umask(0177);
+    error = bind(fd, (struct sockaddr *)&address, sizeof(address)) ? -errno : 0;
+    umask(mask);
+    if (!error && listen(fd, 128))
+        error = -errno;
+    if (error)
+        goto undo_fd;
+    *ret_fd = fd;
+    return 0;
+
+undo_fd:
+    close(fd);
+    if (asprintf(ret_error, "control socket %s: %s%s", path, strerror(-error),
+                 error == -EADDRINUSE ? ": another leasefs serves it; choose another with -o control=PATH"
+                 : error == -ENOENT   ? ": its directory does not exist; make it or choose another with -o control=PATH"
+                                      : "") < 0)
+        *ret_error = NULL;
+    return error;
+}
+
+/* ---- life ---- */
+
+static int make_loop(struct lease_service *service)
+{
+    int error = sd_event_new(&service->loop);
+
+    if (error >= 0)
+        error = sd_event_add_io(service->loop, &service->wake_source, service->wake_fd, EPOLLIN, on_wake, service);
+    if (error >= 0)
+        error = sd_event_add_io(service->loop, &service->listen_source, service->listen_fd, EPOLLIN, session_accept,
+                                service);
+    if (error >= 0) /* 1 us: the default accuracy of 250 ms would stretch every deadline */
+        error = sd_event_add_time(service->loop, &service->timer, CLOCK_MONOTONIC, UINT64_MAX, 1, on_timer, service);
+    return error < 0 ? error : 0;
+}
+
+int lease_service_new(const struct lease_service_config *config, struct lease_service **ret_service, char **ret_error)
+{
+    struct lease_service *service = calloc(1, sizeof(*service));
+    struct lease_events events = {.post = post, .ctx = service};
+    int error = -ENOMEM;
+
+    *ret_error = NULL;
+    if (!service)
+        return -ENOMEM;
+    service->config = *config;
+    service->mail_end = &service->mail;
+    service->listen_fd = service->wake_fd = -1;
+    service->started_at_ns = service_now_ns();
+    pthread_mutex_init(&service->lock, NULL);
+    pthread_cond_init(&service->idle, NULL);
+    error = listen_on(config->control_path, &service->listen_fd, ret_error);
+    if (!error && !(service->control_path = strdup(config->control_path)))
+        error = -ENOMEM;
+    if (!error)
+        error = lease_table_new(&config->limits, &events, &service->table);
+    if (error) {
+        lease_service_free(service);
+        return error;
+    }
+    *ret_service = service;
+    return 0;
+}
+
+static void *control_thread(void *arg)
+{
+    struct lease_service *service = arg;
+    int error = sd_event_loop(service->loop);
+
+    if (error < 0)
+        service_log("control service: %s: no more leases are granted", strerror(-error));
+    return NULL;
+}
+
+int lease_service_start(struct lease_service *service)
+{
+    int error;
+
+    service->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (service->wake_fd < 0)
+        return -errno;
+    error = workqueue_new("lfs-grant", GRANT_WORKERS, &service->grants);
+    if (!error)
+        error = workqueue_new("lfs-fence", FENCE_WORKERS, &service->fences);
+    if (!error)
+        error = make_loop(service);
+    if (!error)
+        error = -pthread_create(&service->thread, NULL, control_thread, service);
+    if (error)
+        return error;
+    pthread_setname_np(service->thread, "lfs-control");
+    service->started = true;
+    return 0;
+}
+
+struct stop_mail {
+    struct mail mail;
+    struct lease_service *service;
+    bool exit;
+};
+
+static void deliver_stop(struct mail *mail)
+{
+    struct stop_mail *stop = container(mail, struct stop_mail, mail);
+
+    if (stop->exit) {
+        sd_event_exit(stop->service->loop, 0);
+        return;
+    }
+    sd_event_source_set_enabled(stop->service->listen_source, SD_EVENT_OFF);
+    session_end_all(stop->service);
+}
+
+void lease_service_stop(struct lease_service *service)
+{
+    struct stop_mail end = {{deliver_stop, NULL}, service, false}, leave = {{deliver_stop, NULL}, service, true};
+    uint64_t bound_ns = 2 * service->config.limits.fence_bound_ns + STOP_SLACK_NS;
+    struct timespec until;
+    bool idle;
+
+    if (!service->started)
+        return;
+    service->started = false;
+    mail_post(service, &end.mail);
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += (time_t)(bound_ns / 1000000000u) + 1;
+    pthread_mutex_lock(&service->lock);
+    while (service->busy && pthread_cond_timedwait(&service->idle, &service->lock, &until) != ETIMEDOUT)
+        ;
+    idle = service->busy == 0;
+    pthread_mutex_unlock(&service->lock);
+    if (!idle)
+        service_log("control service: %zu requests or leases did not end in time; their memory stays until exit",
+                    service->busy);
+    mail_post(service, &leave.mail);
+    pthread_join(service->thread, NULL);
+    if (idle) {
+        workqueue_free(service->grants);
+        workqueue_free(service->fences);
+    }
+    service->grants = service->fences = NULL; /* not idle: their threads end with the process */
+}
+
+void lease_service_free(struct lease_service *service)
+{
+    if (!service)
+        return;
+    sd_event_source_unref(service->timer);
+    sd_event_source_unref(service->wake_source);
+    sd_event_source_unref(service->listen_source);
+    sd_event_unref(service->loop);
+    workqueue_free(service->grants);
+    workqueue_free(service->fences);
+    if (service->control_path) {
+        unlink(service->control_path);
+        free(service->control_path);
+    }
+    if (service->listen_fd >= 0)
+        close(service->listen_fd);
+    if (service->wake_fd >= 0)
+        close(service->wake_fd);
+    lease_table_free(service->table);
+    pthread_cond_destroy(&service->idle);
+    pthread_mutex_destroy(&service->lock);
+    free(service);
+}
+
+struct lease_table *lease_service_table(struct lease_service *service)
+{
+    return service->table;
+}

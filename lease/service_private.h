@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef LEASEFS_LEASE_SERVICE_PRIVATE_H
+#define LEASEFS_LEASE_SERVICE_PRIVATE_H
+
+/*
+ * The control service from inside. Who owns what:
+ *
+ *   control thread         sockets, buffers, the list of sessions; the only one that sends
+ *   service.lock (leaf)    mail for the control thread, grants by lease id, returns that wait, files of sessions
+ *   reference counts       sessions (connection, each request under way, each grant) and grants (table, notice)
+ *
+ * Other threads reach a client by mail: mail_post() wakes the control thread.
+ */
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <systemd/sd-event.h>
+#include <uthash.h>
+
+#include "lease/jsonrpc.h"
+#include "lease/service.h"
+#include "lease/workqueue.h"
+
+#define SESSION_MAX_REQUESTS    1024u               /* under way at once, of one session */
+#define SESSION_MAX_OUTPUT      (16u * 1024 * 1024) /* unsent bytes; a slower reader is dropped */
+#define SESSION_MAX_FILES       1024u               /* created and not yet published */
+#define SESSION_OPEN_TIMEOUT_US (10u * 1000 * 1000) /* a connection that opens no session by then is closed */
+
+struct session;
+struct grant;
+
+/* Something for the control thread to do. Embedded, or made by mail_send(). */
+struct mail {
+    void (*deliver)(struct mail *mail); /* on the control thread; frees it or what holds it */
+    struct mail *next;
+};
+
+struct lease_service {
+    struct lease_service_config config;
+    struct lease_table *table;
+    struct workqueue *grants, *fences;
+    sd_event *loop;
+    sd_event_source *timer, *wake_source, *listen_source;
+    pthread_t thread;
+    bool started;
+    int listen_fd, wake_fd;
+    char *control_path;
+    uint64_t started_at_ns;
+    uint64_t last_session_id; /* control thread */
+    struct session *sessions; /* control thread */
+    size_t n_sessions;
+
+    pthread_mutex_t lock;
+    pthread_cond_t idle; /* `busy` became 0 */
+    struct mail *mail, **mail_end;
+    struct grant *grants_by_id;
+    size_t busy; /* sessions, requests and grants that exist */
+    bool wake_pending;
+};
+
+struct session_file { /* made by "create", nameless until published */
+    uint64_t id, inode;
+    struct session_file *next;
+};
+
+struct session {
+    struct lease_service *service;
+    atomic_uint refs;
+    atomic_bool ended;    /* the client is gone: no new leases */
+    atomic_uint requests; /* under way */
+    struct session *next, **prev;
+    uint64_t id;
+    char *client;
+    bool opened;                     /* control thread: "session" was answered */
+    struct exposure_session *fabric; /* set before `opened` */
+    int fabric_error;
+    struct lease_credentials who;
+    struct session_file *files; /* service.lock */
+    uint64_t last_file, opened_at_ns;
+    size_t n_files;
+
+    /* control thread */
+    int fd;
+    sd_event_source *io, *timeout;
+    char *in;
+    size_t in_length;
+    char *out;
+    size_t out_length, out_sent, out_size;
+
+    struct work close;
+};
+
+/* A request under way on a grant worker, or parked. */
+struct request {
+    struct work work;
+    struct lease_waiter waiter;
+    struct session *session;
+    json_t *id, *params;
+    void (*step)(struct request *request); /* one of methods.c and grant.c; called again after a park */
+    const char *path, *destination;        /* borrowed from params */
+    uint64_t inode, offset, length, size, file, lease_id;
+    enum lease_mode mode;
+    mode_t permissions;
+    bool pinned, prepare, wait, prepared, flushed;
+};
+
+/* One lease's things outside the table: the `exposure` pointer of lease_commit(). */
+struct grant {
+    struct lease_service *service;
+    struct session *session;
+    atomic_uint refs;
+    uint64_t lease_id, inode;
+    struct lease_range range;
+    enum lease_mode mode;
+    struct layout_hold *hold;
+    const struct layout_run *runs;
+    size_t n_runs;
+    struct exposure *exposure;
+    enum lease_end_reason reason;
+    uint32_t sequence; /* at its end */
+    struct work fence;
+    struct mail notice;
+    bool notice_queued;             /* service.lock */
+    bool told_recall;               /* control thread: what the holder was told last */
+    struct pending_return *returns; /* service.lock */
+    UT_hash_handle hh;
+};
+
+struct pending_return {
+    json_t *id;
+    struct session *session;
+    struct pending_return *next;
+};
+
+static inline uint64_t service_now_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+#define container(pointer, type, member) ((type *)((char *)(pointer)-offsetof(type, member)))
+
+/* service.c */
+void service_wake(struct lease_service *service);
+void mail_post(struct lease_service *service, struct mail *mail);
+void service_busy(struct lease_service *service);
+void service_idle(struct lease_service *service);
+void service_log(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* session.c */
+int session_accept(sd_event_source *source, int fd, uint32_t events, void *arg);
+void session_end_all(struct lease_service *service);
+struct session *session_ref(struct session *session);
+void session_unref(struct session *session);
+struct session *session_find(struct lease_service *service, uint64_t session_id); /* control thread */
+void session_send(struct session *session, json_t *message);                      /* control thread; steals message */
+void session_mail(struct session *session, json_t *message);                      /* any thread; steals message */
+
+/* methods.c: one line from a client. Control thread. */
+void methods_handle(struct session *session, const char *line, size_t length);
+
+/* request.c */
+void request_start(struct session *session, const struct jsonrpc_request *rpc, void (*step)(struct request *));
+void request_end(struct request *request, json_t *message); /* sends, frees */
+void request_result(struct request *request, json_t *result);
+struct refusal {
+    int error; /* negative errno */
+    const char *reason, *remedy;
+    struct lease_range range; /* length 0: none */
+};
+json_t *refusal_message(json_t *id, const struct refusal *refusal, const char *message);
+void request_refuse(struct request *request, const struct refusal *refusal, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+void request_fail(struct request *request, int error); /* a filesystem's errno, in words */
+uint64_t request_file_inode(struct request *request);  /* 0: no such file */
+
+/* grant.c: steps */
+void grant_step(struct request *request);
+int grant_pin(struct request *request);                        /* opens the path, or finds the file */
+bool grant_range(struct request *request, uint64_t *ret_size); /* length 0: to EOF. false: refused, request gone */
+
+/* fence.c */
+struct grant *grant_find(struct lease_service *service, uint64_t lease_id); /* with a reference, or NULL */
+void grant_unref(struct grant *grant);
+void grant_publish(struct grant *grant); /* found by id from now on */
+void grant_unpublish(struct grant *grant);
+void fence_run(struct work *work);        /* the FENCE event's job */
+bool fence_exposure(struct grant *grant); /* true: proven, everything released */
+void fence_return(struct session *session, json_t *id, uint64_t lease_id, uint32_t sequence);
+void notice_deliver(struct mail *mail);
+
+/* status.c */
+void status_step(struct request *request);
+
+#endif

@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Connections: their bytes in and out, who the peer is, and the session's life. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "lease/service_private.h"
+
+struct session *session_ref(struct session *session)
+{
+    atomic_fetch_add(&session->refs, 1);
+    return session;
+}
+
+/* On a fence worker: closing the fabric's side may block, and so may dropping a large nameless file. */
+static void session_close(struct work *work)
+{
+    struct session *session = container(work, struct session, close);
+    struct lease_service *service = session->service;
+
+    if (session->fabric)
+        service->config.exposure->session_close(session->fabric);
+    while (session->files) {
+        struct session_file *file = session->files;
+
+        session->files = file->next;
+        service->config.layout->close(service->config.fs, file->inode);
+        free(file);
+    }
+    free((void *)session->who.groups);
+    free(session->client);
+    free(session->in);
+    free(session->out);
+    free(session);
+    service_idle(service);
+}
+
+void session_unref(struct session *session)
+{
+    if (atomic_fetch_sub(&session->refs, 1) == 1)
+        workqueue_push(session->service->fences, &session->close);
+}
+
+struct session *session_find(struct lease_service *service, uint64_t session_id)
+{
+    struct session *session = service->sessions;
+
+    while (session && session->id != session_id)
+        session = session->next;
+    return session;
+}
+
+/* The client is gone: its leases go the way of a return, fence first (I6). */
+static void session_end(struct session *session)
+{
+    struct lease_service *service = session->service;
+
+    if (session->fd < 0)
+        return;
+    atomic_store(&session->ended, true);
+    session->io = sd_event_source_disable_unref(session->io);
+    session->timeout = sd_event_source_disable_unref(session->timeout);
+    close(session->fd);
+    session->fd = -1;
+    *session->prev = session->next;
+    if (session->next)
+        session->next->prev = session->prev;
+    service->n_sessions--;
+    lease_session_end(service->table, session->id, service_now_ns());
+    session_unref(session);
+}
+
+void session_end_all(struct lease_service *service)
+{
+    while (service->sessions)
+        session_end(service->sessions);
+}
+
+/* ---- output ---- */
+
+static int flush_output(struct session *session)
+{
+    while (session->out_sent < session->out_length) {
+        ssize_t sent = send(session->fd, session->out + session->out_sent, session->out_length - session->out_sent,
+                            MSG_NOSIGNAL | MSG_DONTWAIT);
+
+        if (sent < 0 && errno == EINTR)
+            continue;
+        if (sent < 0)
+            return errno == EAGAIN ? sd_event_source_set_io_events(session->io, EPOLLIN | EPOLLOUT) : -errno;
+        session->out_sent += (size_t)sent;
+    }
+    session->out_sent = session->out_length = 0;
+    return sd_event_source_set_io_events(session->io, EPOLLIN);
+}
+
+static int append_output(struct session *session, const char *text, size_t length)
+{
+    if (session->out_sent) {
+        session->out_length -= session->out_sent;
+        memmove(session->out, session->out + session->out_sent, session->out_length);
+        session->out_sent = 0;
+    }
+    if (length + 1 > SESSION_MAX_OUTPUT - session->out_length)
+        return -ENOBUFS;
+    if (session->out_length + length + 1 > session->out_size) {
+        size_t size = 2 * (session->out_length + length + 1);
+        char *bigger = realloc(session->out, size);
+
+        if (!bigger)
+            return -ENOMEM;
+        session->out = bigger;
+        session->out_size = size;
+    }
+    memcpy(session->out + session->out_length, text, length);
+    session->out[session->out_length + length] = '\n';
+    session->out_length += length + 1;
+    return 0;
+}
+
+void session_send(struct session *session, json_t *message)
+{
+    char *text = message ? json_dumps(message, JSON_COMPACT) : NULL;
+    int error = -ENOMEM;
+
+    json_decref(message);
+    if (session->fd >= 0) {
+        if (text)
+            error = append_output(session, text, strlen(text));
+        if (!error)
+            error = flush_output(session);
+        if (error < 0) /* a lost reply would leave the client waiting: better it learns now */
+            shutdown(session->fd, SHUT_RDWR);
+    }
+    free(text);
+}
+
+struct message_mail {
+    struct mail mail;
+    struct session *session;
+    json_t *message;
+};
+
+static void deliver_message(struct mail *mail)
+{
+    struct message_mail *m = container(mail, struct message_mail, mail);
+
+    session_send(m->session, m->message);
+    session_unref(m->session);
+    free(m);
+}
+
+void session_mail(struct session *session, json_t *message)
+{
+    struct message_mail *m = calloc(1, sizeof(*m));
+
+    if (!m) {
+        json_decref(message);
+        return;
+    }
+    m->mail.deliver = deliver_message;
+    m->session = session_ref(session);
+    m->message = message;
+    mail_post(session->service, &m->mail);
+}
+
+/* ---- input ---- */
+
+static void handle_lines(struct session *session)
+{
+    char *start = session->in, *end = session->in + session->in_length, *newline;
+
+    while (session->fd >= 0 && (newline = memchr(start, '\n', (size_t)(end - start)))) {
+        if (newline > start)
+            methods_handle(session, start, (size_t)(newline - start));
+        start = newline + 1;
+    }
+    session->in_length = (size_t)(end - start);
+    memmove(session->in, start, session->in_length);
+}
+
+static int read_input(struct session *session)
+{
+    ssize_t got =
+        recv(session->fd, session->in + session->in_length, LEASEFS_MAX_MESSAGE - session->in_length, MSG_DONTWAIT);
+
+    if (got == 0)
+        return -ECONNRESET;
+    if (got < 0)
+        return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+    session->in_length += (size_t)got;
+    handle_lines(session);
+    if (session->in_length == LEASEFS_MAX_MESSAGE) {
+        session_send(session,
+                     jsonrpc_error(NULL, LEASEFS_RPC_INVALID_REQUEST, "message longer than 65536 bytes", NULL));
+        return -EMSGSIZE;
+    }
+    return 0;
+}
+
+static int on_io(sd_event_source *source, int fd, uint32_t events, void *arg)
+{
+    struct session *session = arg;
+    int error = 0;
+
+    (void)source, (void)fd;
+    session_ref(session); /* a line may end the session */
+    if (events & EPOLLOUT)
+        error = flush_output(session);
+    if (error >= 0 && (events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
+        error = read_input(session);
+    if (error < 0)
+        session_end(session);
+    session_unref(session);
+    return 0;
+}
+
+static int on_open_timeout(sd_event_source *source, uint64_t usec, void *arg)
+{
+    struct session *session = arg;
+
+    (void)source, (void)usec;
+    if (!session->opened)
+        session_end(session);
+    return 0;
+}
+
+/* ---- accepting ---- */
+
+static int identify(struct session *session)
+{
+    struct ucred peer;
+    socklen_t length = sizeof(peer);
+    gid_t *groups;
+
+    if (getsockopt(session->fd, SOL_SOCKET, SO_PEERCRED, &peer, &length))
+        return -errno;
+    session->who = (struct lease_credentials){.uid = peer.uid, .gid = peer.gid, .pid = peer.pid};
+    length = 64 * sizeof(*groups);
+    for (;;) {
+        groups = malloc(length);
+        if (!groups)
+            return -ENOMEM;
+        if (getsockopt(session->fd, SOL_SOCKET, SO_PEERGROUPS, groups, &length) == 0)
+            break;
+        free(groups); /* length is now what is needed */
+        if (errno != ERANGE)
+            return -errno;
+    }
+    session->who.groups = groups;
+    session->who.n_groups = length / sizeof(*groups);
+    return 0;
+}
+
+static int session_new(struct lease_service *service, int fd)
+{
+    struct session *session = calloc(1, sizeof(*session));
+    int error = -ENOMEM;
+
+    if (!session)
+        return -ENOMEM;
+    session->fd = fd;
+    session->service = service;
+    session->close.run = session_close;
+    atomic_init(&session->refs, 1);
+    session->in = malloc(LEASEFS_MAX_MESSAGE);
+    if (!session->in)
+        goto undo;
+    error = identify(session);
+    if (error)
+        goto undo;
+    error = sd_event_add_io(service->loop, &session->io, fd, EPOLLIN, on_io, session);
+    if (error < 0)
+        goto undo;
+    error = sd_event_add_time_relative(service->loop, &session->timeout, CLOCK_MONOTONIC, SESSION_OPEN_TIMEOUT_US, 0,
+                                       on_open_timeout, session);
+    if (error < 0)
+        goto undo;
+    session->id = ++service->last_session_id;
+    session->opened_at_ns = service_now_ns();
+    session->next = service->sessions;
+    session->prev = &service->sessions;
+    if (session->next)
+        session->next->prev = &session->next;
+    service->sessions = session;
+    service->n_sessions++;
+    service_busy(service);
+    return 0;
+
+undo:
+    sd_event_source_disable_unref(session->io);
+    free((void *)session->who.groups);
+    free(session->in);
+    free(session);
+    return error;
+}
+
+int session_accept(sd_event_source *source, int fd, uint32_t events, void *arg)
+{
+    struct lease_service *service = arg;
+    int client = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+    (void)source, (void)events;
+    if (client < 0)
+        return 0;
+    if (service->n_sessions >= LEASEFS_MAX_SESSIONS || session_new(service, client) < 0)
+        close(client);
+    return 0;
+}

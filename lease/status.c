@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* "status": what there is, for people and monitors. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "lease/service_private.h"
+
+static json_t *pool_json(const struct lease_service_config *c)
+{
+    struct layout_usage usage = c->layout->usage(c->fs);
+
+    return json_pack("{s:I, s:I, s:I, s:I}", "total_bytes", (json_int_t)usage.total_bytes, "free_bytes",
+                     (json_int_t)usage.free_bytes, "held_bytes", (json_int_t)usage.held_bytes, "quarantined_bytes",
+                     (json_int_t)usage.quarantined_bytes);
+}
+
+static json_t *lease_json(const struct lease_info *info, uint64_t now_ns)
+{
+    json_t *json =
+        json_pack("{s:I, s:I, s:I, s:s, s:s, s:I, s:I, s:I}", "lease", (json_int_t)info->lease_id, "session",
+                  (json_int_t)info->session_id, "inode", (json_int_t)info->inode, "mode", lease_mode_name(info->mode),
+                  "state", lease_state_name(info->state), "offset", (json_int_t)info->range.offset, "length",
+                  (json_int_t)info->range.length, "sequence", (json_int_t)info->sequence);
+
+    if (json && info->expires_at_ns > now_ns)
+        json_object_set_new(json, "expires_in_ms",
+                            json_integer((json_int_t)((info->expires_at_ns - now_ns) / 1000000)));
+    if (json && info->recall_deadline_ns)
+        json_object_set_new(json, "recall_deadline_ms",
+                            json_integer(info->recall_deadline_ns > now_ns
+                                             ? (json_int_t)((info->recall_deadline_ns - now_ns) / 1000000)
+                                             : 0));
+    return json;
+}
+
+static json_t *leases_json(struct lease_table *table)
+{
+    size_t max = lease_list(table, 0, NULL, 0) + 16, count;
+    struct lease_info *infos = calloc(max, sizeof(*infos));
+    json_t *array = json_array();
+    uint64_t now_ns = service_now_ns();
+
+    if (infos) {
+        count = lease_list(table, 0, infos, max);
+        for (size_t i = 0; i < count && i < max; i++)
+            json_array_append_new(array, lease_json(&infos[i], now_ns));
+    }
+    free(infos);
+    return array;
+}
+
+static json_t *counters_json(struct lease_table *table)
+{
+    struct lease_counts n;
+
+    lease_counts(table, &n);
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "leases", (json_int_t)n.leases, "waiters",
+                     (json_int_t)n.waiters, "quarantined", (json_int_t)n.quarantined, "granted", (json_int_t)n.granted,
+                     "returned", (json_int_t)n.returned, "recalls", (json_int_t)n.recalls, "recall_timeouts",
+                     (json_int_t)n.recall_timeouts, "expired", (json_int_t)n.expired, "revoked", (json_int_t)n.revoked);
+}
+
+/* The list of sessions is the control thread's: it finishes the answer. */
+struct status_mail {
+    struct mail mail;
+    struct request *request;
+    json_t *status;
+};
+
+static void deliver(struct mail *mail)
+{
+    struct status_mail *m = container(mail, struct status_mail, mail);
+    struct lease_service *service = m->request->session->service;
+    json_t *array = json_array();
+    uint64_t now_ns = service_now_ns();
+
+    for (struct session *s = service->sessions; s; s = s->next)
+        json_array_append_new(array, json_pack("{s:I, s:s*, s:I, s:I, s:I}", "session", (json_int_t)s->id, "client",
+                                               s->client, "uid", (json_int_t)s->who.uid, "pid", (json_int_t)s->who.pid,
+                                               "age_ms", (json_int_t)((now_ns - s->opened_at_ns) / 1000000)));
+    json_object_set_new(m->status, "sessions", array);
+    request_result(m->request, m->status);
+    free(m);
+}
+
+void status_step(struct request *request)
+{
+    struct lease_service *service = request->session->service;
+    const struct lease_service_config *c = &service->config;
+    struct status_mail *m = calloc(1, sizeof(*m));
+    json_t *status = json_pack("{s:s, s:I, s:I, s:s, s:o, s:o, s:o}", "server", LEASEFS_VERSION, "boot_epoch",
+                               (json_int_t)c->boot_epoch, "uptime_ms",
+                               (json_int_t)((service_now_ns() - service->started_at_ns) / 1000000), "policy",
+                               c->limits.policy == LEASE_POLICY_BUSY ? "busy" : "recall", "pool", pool_json(c),
+                               "leases", leases_json(service->table), "counters", counters_json(service->table));
+
+    if (!m || !status) {
+        free(m);
+        json_decref(status);
+        request_fail(request, -ENOMEM);
+        return;
+    }
+    if (c->exposure)
+        json_object_set_new(status, "fabric", c->exposure->status(c->fabric));
+    *m = (struct status_mail){.mail.deliver = deliver, .request = request, .status = status};
+    mail_post(service, &m->mail);
+}
