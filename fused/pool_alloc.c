@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Finding free blocks. In this order: right behind the goal, so that a file stays in one piece; for large requests,
+ * whole free 2 MiB chunks at the place in them that the file's offset has, so that huge pages line up; the first run
+ * that is long enough; the longest there is.
+ */
+#include <errno.h>
+
+#include "fused/pool_private.h"
+
+struct run {
+    uint32_t at, count; /* numbered within the group */
+};
+
+static uint32_t run_length(const struct pool_group *group, uint32_t at, uint32_t want)
+{
+    uint32_t count = 0;
+
+    while (count < want && at + count < group->blocks) {
+        uint32_t here = at + count;
+        uint64_t word = group->taken[here / 64] >> (here % 64);
+        uint32_t in_word = 64 - here % 64, free_bits = word ? (uint32_t)__builtin_ctzll(word) : in_word;
+
+        count += free_bits < in_word ? free_bits : in_word;
+        if (free_bits < in_word)
+            break;
+    }
+    if (count > want)
+        count = want;
+    return at + count > group->blocks ? group->blocks - at : count;
+}
+
+/* A run that starts in a wholly free chunk, at the same place in it as the file's block in its own. */
+static struct run find_congruent(const struct pool_group *group, uint32_t want, uint32_t offset)
+{
+    struct run best = {0};
+
+    for (uint32_t chunk = 0; chunk * POOL_HUGE_BLOCKS < group->blocks; chunk++) {
+        uint32_t at = chunk * POOL_HUGE_BLOCKS + offset, count;
+
+        if (group->chunk_free[chunk] < POOL_HUGE_BLOCKS)
+            continue;
+        count = run_length(group, at, want);
+        if (count > best.count)
+            best = (struct run){at, count};
+        if (count == want)
+            break;
+        chunk += count / POOL_HUGE_BLOCKS; /* nothing that starts inside is longer */
+    }
+    return best;
+}
+
+static struct run find_any(const struct pool_group *group, uint32_t want)
+{
+    struct run best = {0};
+    uint32_t at = 0;
+
+    while (at < group->blocks) {
+        uint32_t count;
+
+        if (!group->chunk_free[at / POOL_HUGE_BLOCKS]) {
+            at = (at / POOL_HUGE_BLOCKS + 1) * POOL_HUGE_BLOCKS;
+            continue;
+        }
+        if (group->taken[at / 64] == UINT64_MAX) {
+            at = (at / 64 + 1) * 64;
+            continue;
+        }
+        count = run_length(group, at, want);
+        if (count > best.count)
+            best = (struct run){at, count};
+        if (count == want)
+            break;
+        at += count + 1; /* what ended the run is taken */
+    }
+    return best;
+}
+
+static void take(struct pool *pool, struct pool_group *group, struct run run, struct pool_block *ret_start,
+                 uint32_t *ret_count)
+{
+    for (uint32_t i = 0; i < run.count; i++) {
+        group_mark(group, run.at + i, true);
+        atomic_store_explicit(&pool->files[group->first + run.at + i], 1, memory_order_relaxed);
+    }
+    *ret_start = (struct pool_block){0, group->first + run.at};
+    *ret_count = run.count;
+}
+
+static bool take_at_goal(struct pool *pool, uint32_t goal, uint32_t want, uint32_t min, struct pool_block *ret_start,
+                         uint32_t *ret_count)
+{
+    struct pool_group *group;
+    struct run run;
+
+    if (goal == 0 || goal >= pool->blocks) /* 0: no goal */
+        return false;
+    group = group_of(pool, goal);
+    run.at = goal - group->first;
+    pthread_mutex_lock(&group->lock);
+    run.count = group_taken(group, run.at) ? 0 : run_length(group, run.at, want);
+    if (run.count >= min && run.count)
+        take(pool, group, run, ret_start, ret_count);
+    pthread_mutex_unlock(&group->lock);
+    return run.count >= min && run.count;
+}
+
+enum effort {
+    CONGRUENT, /* whole chunks for large requests */
+    WHOLE,     /* all that is wanted in one run */
+    WHAT_THERE_IS,
+};
+
+static bool take_in_group(struct pool *pool, struct pool_group *group, enum effort effort, uint32_t want, uint32_t min,
+                          uint32_t offset, struct pool_block *ret_start, uint32_t *ret_count)
+{
+    struct run run;
+    bool enough;
+
+    if (atomic_load_explicit(&group->n_free, memory_order_relaxed) < (effort == WHOLE ? want : min))
+        return false;
+    pthread_mutex_lock(&group->lock);
+    run = effort == CONGRUENT ? find_congruent(group, want, offset) : find_any(group, want);
+    enough = run.count >= min && run.count && (effort != WHOLE || run.count == want);
+    if (enough)
+        take(pool, group, run, ret_start, ret_count);
+    pthread_mutex_unlock(&group->lock);
+    return enough;
+}
+
+int pool_alloc(struct pool *pool, uint32_t want, uint32_t min, struct pool_block goal, uint64_t file_block,
+               struct pool_block *ret_start, uint32_t *ret_count)
+{
+    uint32_t offset = (uint32_t)(file_block % POOL_HUGE_BLOCKS), from;
+    bool large = want >= POOL_HUGE_BLOCKS;
+
+    if (want == 0 || min == 0 || min > want)
+        return -EINVAL;
+    if (take_at_goal(pool, goal.index, want, min, ret_start, ret_count))
+        return 0;
+    from = goal.index && goal.index < pool->blocks ? goal.index / GROUP_BLOCKS
+                                                   : atomic_load_explicit(&pool->next_group, memory_order_relaxed);
+    for (int effort = large ? CONGRUENT : WHOLE; effort <= WHAT_THERE_IS; effort++)
+        for (uint32_t i = 0; i < pool->n_groups; i++) {
+            uint32_t n = (from + i) % pool->n_groups;
+
+            if (!take_in_group(pool, &pool->groups[n], (enum effort)effort, want, min, offset, ret_start, ret_count))
+                continue;
+            atomic_store_explicit(&pool->next_group, n, memory_order_relaxed);
+            return 0;
+        }
+    return -ENOSPC;
+}
