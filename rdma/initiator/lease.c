@@ -201,7 +201,7 @@ int leasefs_commit(struct leasefs_lease *lease, uint64_t size)
 static int create_file(struct leasefs_session *session, const char *path, mode_t mode, uint64_t size,
                        uint64_t *ret_file)
 {
-    json_t *params = json_pack("{s:s, s:I, s:i}", "path", path, "size", (json_int_t)size, "mode", (int)(mode & 07777));
+    json_t *params = json_pack("{s:s, s:I, s:i}", "path", path, "size", (json_int_t)size, "mode", (int)(mode & 0777));
     json_t *result;
     json_int_t file;
     int status;
