@@ -167,8 +167,10 @@ void extent_map_remove(struct extent_map *map, uint64_t block, uint64_t count)
 
 void extent_map_shift(struct extent_map *map, uint64_t block, int64_t delta)
 {
-    struct extent *first = extent_map_at(map, block), *extent;
+    struct extent *first, *extent;
 
+    split(map, block);
+    first = extent_map_at(map, block);
     /* All move by the same amount into unmapped places, so their order stays. */
     for (extent = first; extent; extent = extent_map_next(extent))
         extent->block += (uint64_t)delta;

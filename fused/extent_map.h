@@ -52,8 +52,8 @@ void extent_map_insert(struct extent_map *map, uint64_t block, struct pool_block
  * reservation. */
 void extent_map_remove(struct extent_map *map, uint64_t block, uint64_t count);
 
-/* Adds delta blocks (may be negative) to the place of every extent at or behind `block`. No extent straddles it, and
- * the places that extents move to are unmapped. */
+/* Adds delta blocks (may be negative) to the place of everything mapped at or behind `block`. The places that it moves
+ * to are unmapped. Needs a reservation. */
 void extent_map_shift(struct extent_map *map, uint64_t block, int64_t delta);
 
 bool extent_map_valid(const struct extent_map *map);

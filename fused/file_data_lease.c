@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What leases need of a file: eligible ranges, holds, and letting go. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fused/file_data_private.h"
+
+static struct layout_problem problem(enum layout_problem_kind kind, uint64_t block, uint64_t count)
+{
+    return (struct layout_problem){kind, {block << POOL_BLOCK_SHIFT, count << POOL_BLOCK_SHIFT}};
+}
+
+/* Huge pages map whole: the range must be one run, or each 2 MiB of the file one run at the same place in its page. */
+static struct layout_problem fragmented(const struct file_data *data, uint64_t block, uint64_t end)
+{
+    struct piece piece = piece_at(data, block, end - block);
+
+    if (pool_page_size(data->pool) == POOL_BLOCK_SIZE || piece.count == end - block)
+        return (struct layout_problem){0};
+    while (block < end) {
+        uint64_t part = smaller(POOL_HUGE_BLOCKS - block % POOL_HUGE_BLOCKS, end - block);
+
+        piece = piece_at(data, block, part);
+        if (piece.count < part || piece.start.index % POOL_HUGE_BLOCKS != block % POOL_HUGE_BLOCKS)
+            return problem(LAYOUT_FRAGMENTED, block, part);
+        block += part;
+    }
+    return (struct layout_problem){0};
+}
+
+struct layout_problem file_data_eligible(const struct file_data *data, struct lease_range range, bool exclusive)
+{
+    uint64_t first = block_of(range.offset), end = blocks_up(range_end(range)), last = blocks_up(data->size), block;
+
+    if (end > last)
+        return problem(LAYOUT_BEYOND_EOF, first > last ? first : last, end - (first > last ? first : last));
+    for (block = first; block < end;) {
+        struct piece piece = piece_at(data, block, end - block);
+        bool alone = true;
+        uint64_t run;
+
+        if (piece.kind == PIECE_HOLE)
+            return problem(LAYOUT_HOLE, block, piece.count);
+        if (piece.kind == PIECE_UNWRITTEN)
+            return problem(LAYOUT_UNWRITTEN, block, piece.count);
+        run = exclusive ? piece_alike(data, &piece, &alone) : piece.count;
+        if (!alone)
+            return problem(LAYOUT_SHARED, block, run);
+        block += run;
+    }
+    return fragmented(data, first, end);
+}
+
+bool file_data_prepare_replaces(const struct file_data *data, struct lease_range range, bool exclusive)
+{
+    uint64_t end = smaller(blocks_up(range_end(range)), blocks_up(data->size)), block = block_of(range.offset);
+
+    if (exclusive)
+        for (uint64_t b = block; b < end;) {
+            struct piece piece = piece_at(data, b, end - b);
+            bool alone = true;
+
+            if (piece.kind == PIECE_WRITTEN)
+                piece.count = piece_alike(data, &piece, &alone);
+            if (!alone)
+                return true;
+            b += piece.count;
+        }
+    return block < end && fragmented(data, block, end).kind != LAYOUT_OK;
+}
+
+/* Holes and unwritten blocks become written zeros: zeroed before anybody can look. */
+static int fill_with_zeros(struct file_data *data, uint64_t block, uint64_t end)
+{
+    while (block < end) {
+        struct piece piece = piece_at(data, block, end - block);
+        struct pool_block start = piece.start;
+        uint32_t got = (uint32_t)smaller(piece.count, UINT32_MAX);
+        int error;
+
+        if (piece.kind == PIECE_WRITTEN) {
+            block += piece.count;
+            continue;
+        }
+        if (extent_map_reserve(&data->map))
+            return -ENOMEM;
+        if (piece.kind == PIECE_HOLE) {
+            error = data_alloc(data, block, piece.count, 1, &start, &got);
+            if (error)
+                return error;
+        }
+        memset(pool_address(data->pool, start), 0, (size_t)got << POOL_BLOCK_SHIFT);
+        extent_map_remove(&data->map, block, got);
+        extent_map_insert(&data->map, block, start, got, false);
+        block += got;
+    }
+    return 0;
+}
+
+/* Moves a fragmented range of a huge-page pool into one run. */
+static int relocate(struct file_data *data, uint64_t block, uint64_t count)
+{
+    struct pool_block start;
+    uint32_t got;
+    int error;
+
+    if (count > UINT32_MAX)
+        return -ENOSPC;
+    if (extent_map_reserve(&data->map))
+        return -ENOMEM;
+    error = pool_alloc(data->pool, (uint32_t)count, (uint32_t)count, (struct pool_block){0}, block, &start, &got);
+    if (error)
+        return error;
+    for (uint64_t done = 0; done < count;) {
+        struct piece piece = piece_at(data, block + done, count - done);
+
+        memcpy(pool_address(data->pool, block_plus(start, done)), pool_address(data->pool, piece.start),
+               piece.count << POOL_BLOCK_SHIFT);
+        done += piece.count;
+    }
+    data_replace(data, block, start, got, false);
+    return 0;
+}
+
+int file_data_prepare(struct file_data *data, struct lease_range range, bool exclusive, bool extend)
+{
+    uint64_t block = block_of(range.offset), end;
+    int error;
+
+    if (range_end(range) > MAX_FILE_SIZE)
+        return -EFBIG;
+    end = blocks_up(extend ? range_end(range) : smaller(range_end(range), data->size));
+    if (block >= end)
+        return -EINVAL;
+    error = fill_with_zeros(data, block, end);
+    if (!error && exclusive)
+        error = data_copy_blocks(data, block, end - block, wanted_shared, NULL);
+    if (!error && fragmented(data, block, end).kind)
+        error = relocate(data, block, end - block);
+    if (error)
+        return error;
+    if (extend && range_end(range) > data->size)
+        data->size = range_end(range);
+    return 0;
+}
+
+int file_data_hold(struct file_data *data, struct lease_range range, struct layout_run **ret_runs, size_t *ret_count)
+{
+    uint64_t block = block_of(range.offset), end = blocks_up(range_end(range));
+    struct layout_run *runs = NULL;
+    size_t n = 0;
+    int error;
+
+    while (block < end) {
+        struct piece piece = piece_at(data, block, smaller(end - block, UINT32_MAX));
+        struct layout_run *more = realloc(runs, (n + 1) * sizeof(*runs));
+
+        error = more ? -EINVAL : -ENOMEM;
+        runs = more ? more : runs;
+        if (!more || piece.kind != PIECE_WRITTEN)
+            goto undo;
+        error = pool_get_hold(data->pool, piece.start, (uint32_t)piece.count);
+        if (error)
+            goto undo;
+        runs[n++] = (struct layout_run){piece.start.segment, (uint64_t)piece.start.index << POOL_BLOCK_SHIFT,
+                                        piece.count << POOL_BLOCK_SHIFT};
+        block += piece.count;
+    }
+    *ret_runs = runs;
+    *ret_count = n;
+    return 0;
+
+undo:
+    file_data_put_runs(data->pool, runs, n);
+    free(runs);
+    return error;
+}
+
+void file_data_put_runs(struct pool *pool, const struct layout_run *runs, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        pool_put_hold(pool, (struct pool_block){runs[i].segment, (uint32_t)(runs[i].offset >> POOL_BLOCK_SHIFT)},
+                      (uint32_t)(runs[i].length >> POOL_BLOCK_SHIFT));
+}
+
+struct run_list {
+    const struct layout_run *runs;
+    size_t count;
+};
+
+static bool wanted_in_runs(const struct file_data *data, struct pool_block block, const void *arg)
+{
+    const struct run_list *list = arg;
+    uint64_t offset = (uint64_t)block.index << POOL_BLOCK_SHIFT;
+
+    (void)data;
+    for (size_t i = 0; i < list->count; i++)
+        if (offset >= list->runs[i].offset && offset - list->runs[i].offset < list->runs[i].length)
+            return true;
+    return false;
+}
+
+int file_data_detach(struct file_data *data, struct lease_range range, const struct layout_run *runs, size_t count)
+{
+    struct run_list list = {runs, count};
+
+    return data_copy_blocks(data, block_of(range.offset), blocks_up(range_end(range)) - block_of(range.offset),
+                            wanted_in_runs, &list);
+}
+
+int file_data_set_size(struct file_data *data, uint64_t size)
+{
+    uint64_t in_block = size & (POOL_BLOCK_SIZE - 1);
+
+    if (blocks_up(size) != blocks_up(data->size))
+        return -EINVAL;
+    if (in_block) {
+        int error = data_zero_written(data, size, POOL_BLOCK_SIZE - in_block);
+
+        if (error)
+            return error;
+    }
+    data->size = size;
+    return 0;
+}
