@@ -48,7 +48,7 @@ int file_data_truncate(struct file_data *data, uint64_t size);
 
 /* fallocate. Ranges are bytes; partial blocks at the ends are handled. `extend` grows the size to the range's end. */
 int file_data_allocate(struct file_data *data, uint64_t offset, uint64_t length, bool extend); /* unwritten blocks */
-int file_data_punch(struct file_data *data, uint64_t offset, uint64_t length);                  /* keeps the size */
+int file_data_punch(struct file_data *data, uint64_t offset, uint64_t length);                 /* keeps the size */
 int file_data_zero(struct file_data *data, uint64_t offset, uint64_t length, bool extend);
 int file_data_collapse(struct file_data *data, uint64_t offset, uint64_t length); /* whole blocks, ends below EOF */
 int file_data_insert(struct file_data *data, uint64_t offset, uint64_t length);   /* whole blocks, starts below EOF */

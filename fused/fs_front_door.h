@@ -37,6 +37,6 @@ struct lease_range range_of_write(const struct fs_inode *inode, uint64_t offset,
 struct lease_range range_of_slack(const struct fs_inode *inode);
 struct lease_range range_of_shrink(uint64_t new_size);
 
-uint64_t monotonic_ns(void);
+uint64_t fs_monotonic_ns(void);
 
 #endif

@@ -91,7 +91,7 @@ void xattr_kill_capability(struct fs_inode *inode)
 
 static json_t *lease_to_json(const struct lease_info *info)
 {
-    uint64_t now_ns = monotonic_ns();
+    uint64_t now_ns = fs_monotonic_ns();
     uint64_t expires_in_ns = info->expires_at_ns > now_ns ? info->expires_at_ns - now_ns : 0;
 
     return json_pack("{s:I, s:I, s:s, s:s, s:I, s:I, s:I}", "lease", (json_int_t)info->lease_id, "session",

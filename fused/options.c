@@ -130,7 +130,7 @@ static int parse_number(const char *text, uint64_t *ret_value, const char **ret_
     return errno ? -ERANGE : 0;
 }
 
-int parse_size(const char *text, uint64_t *ret_bytes)
+int options_parse_size(const char *text, uint64_t *ret_bytes)
 {
     static const char letters[] = "KMGT";
     const char *rest, *letter;
@@ -181,7 +181,7 @@ static int read_pool(const char *text, struct options *options)
         return complain("how large shall the pool be? Say -o pool=SIZE, for example -o pool=4G");
     if (strchr(text, '/'))
         return complain("pool=%s: only pools in memory are built (-o pool=SIZE), not files or devices", text);
-    if (parse_size(text, &options->pool_size) || options->pool_size == 0)
+    if (options_parse_size(text, &options->pool_size) || options->pool_size == 0)
         return complain("pool=%s is not a size; sizes look like 512M, 4G, 1T", text);
     return 0;
 }

@@ -36,7 +36,7 @@ int options_check_mountpoint(struct options *options);
 void options_print_help(void);
 
 /* "512M", "4G", "1TiB": binary multiples. "250ms", "30s", "5min", a bare number: milliseconds. -EINVAL, -ERANGE. */
-int parse_size(const char *text, uint64_t *ret_bytes);
+int options_parse_size(const char *text, uint64_t *ret_bytes);
 int parse_duration(const char *text, uint64_t *ret_ns);
 
 #endif

@@ -130,7 +130,7 @@ static void work_on(struct parked *parked)
             }
             break;
         case NEXT_CANCEL:
-            if (lease_waiter_cancel(parked->park->table, &parked->waiter, monotonic_ns()))
+            if (lease_waiter_cancel(parked->park->table, &parked->waiter, fs_monotonic_ns()))
                 finish(parked, parked->cancel);
             else
                 leave_to_resume(parked);

@@ -147,7 +147,7 @@ static void tear_down(struct helper_job *job)
     LIST_REMOVE(connection, link);
     pthread_cond_broadcast(&fabric->changed);
     pthread_mutex_unlock(&fabric->lock);
-    session_unref(connection->session);
+    fabric_session_unref(connection->session);
     free(connection);
 }
 
@@ -239,7 +239,7 @@ static int refuse(struct exposure_session *session, struct rdma_cm_id *id, int r
 {
     connection_reject(session->fabric, id, LEASEFS_REJECT_RESOURCES);
     rdma_destroy_id(id);
-    session_unref(session);
+    fabric_session_unref(session);
     return r;
 }
 
@@ -377,7 +377,7 @@ static int kill_session(void *arg)
         }
     } while (connection);
     pthread_mutex_unlock(&fabric->lock);
-    session_unref(fence->session);
+    fabric_session_unref(fence->session);
     free(fence);
     return 0;
 }
@@ -411,7 +411,7 @@ int connection_fence_session(struct exposure_session *session, uint64_t deadline
     /* The tear-down kills them, too; but all closers may be busy with others. */
     r = helper_call(fabric->helpers, kill_session, fence, deadline_ns, &ignored);
     if (r < 0 && r != -ETIMEDOUT) {
-        session_unref(session);
+        fabric_session_unref(session);
         free(fence);
     }
 

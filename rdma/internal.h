@@ -90,7 +90,7 @@ int session_open(void *fabric, uint64_t session_id, struct exposure_session **re
 int session_connect(struct exposure_session *session, struct exposure_address *ret_address);
 void session_close(struct exposure_session *session);
 void session_ref_locked(struct exposure_session *session);
-void session_unref(struct exposure_session *session); /* without the lock */
+void fabric_session_unref(struct exposure_session *session); /* without the lock */
 /* The session that this cookie admits, with a reference; the cookie is used up. NULL: none. */
 struct exposure_session *session_take_cookie(struct fabric *fabric, const uint8_t cookie[LEASEFS_COOKIE_SIZE]);
 

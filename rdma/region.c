@@ -130,7 +130,7 @@ static void finish_call(struct region *region)
     pthread_mutex_unlock(&fabric->lock);
     if (!last)
         return;
-    session_unref(region->session);
+    fabric_session_unref(region->session);
     free(region);
 }
 

@@ -47,7 +47,7 @@ void session_ref_locked(struct exposure_session *session)
     session->refs++;
 }
 
-void session_unref(struct exposure_session *session)
+void fabric_session_unref(struct exposure_session *session)
 {
     struct fabric *fabric = session->fabric;
     bool last;
@@ -154,5 +154,5 @@ void session_close(struct exposure_session *session)
     session->cookie_valid = false;
     connection_condemn_session_locked(session);
     pthread_mutex_unlock(&fabric->lock);
-    session_unref(session);
+    fabric_session_unref(session);
 }
