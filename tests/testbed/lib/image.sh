@@ -14,7 +14,8 @@ image_key() {
 image_dir() { echo "$cache_base/testbed/$(image_key)"; }
 
 # One line for each file that QEMU reads: size, modification time, checksum (against damage, not against
-# malice: cksum is twenty times faster than SHA-256), name; then one for the root directory: number of entries and total size, which is what an interrupted deletion or a full disk changes.
+# malice: cksum is twenty times faster than SHA-256), name; then one for the root directory: number of
+# entries and total size, which is what an interrupted deletion or a full disk changes.
 image_list() {
     local dir=$1 checksum=$2 file sum=-
     (
