@@ -70,30 +70,20 @@ bool file_data_prepare_replaces(const struct file_data *data, struct lease_range
     return block < end && fragmented(data, block, end).kind != LAYOUT_OK;
 }
 
-/* Holes and unwritten blocks become written zeros: zeroed before anybody can look. */
+/* Unwritten blocks become written zeros: zeroed before anybody can look. */
 static int fill_with_zeros(struct file_data *data, uint64_t block, uint64_t end)
 {
     while (block < end) {
         struct piece piece = piece_at(data, block, end - block);
-        struct pool_block start = piece.start;
-        uint32_t got = (uint32_t)smaller(piece.count, UINT32_MAX);
-        int error;
 
-        if (piece.kind == PIECE_WRITTEN) {
-            block += piece.count;
-            continue;
+        if (piece.kind == PIECE_UNWRITTEN) {
+            if (extent_map_reserve(&data->map))
+                return -ENOMEM;
+            memset(pool_address(data->pool, piece.start), 0, piece.count << POOL_BLOCK_SHIFT);
+            extent_map_remove(&data->map, block, piece.count);
+            extent_map_insert(&data->map, block, piece.start, (uint32_t)piece.count, false);
         }
-        if (extent_map_reserve(&data->map))
-            return -ENOMEM;
-        if (piece.kind == PIECE_HOLE) {
-            error = data_alloc(data, block, piece.count, 1, &start, &got);
-            if (error)
-                return error;
-        }
-        memset(pool_address(data->pool, start), 0, (size_t)got << POOL_BLOCK_SHIFT);
-        extent_map_remove(&data->map, block, got);
-        extent_map_insert(&data->map, block, start, got, false);
-        block += got;
+        block += piece.count;
     }
     return 0;
 }
@@ -133,7 +123,10 @@ int file_data_prepare(struct file_data *data, struct lease_range range, bool exc
     end = blocks_up(extend ? range_end(range) : smaller(range_end(range), data->size));
     if (block >= end)
         return -EINVAL;
-    error = fill_with_zeros(data, block, end);
+    /* All the space first: a range that does not fit takes none. */
+    error = file_data_allocate(data, block << POOL_BLOCK_SHIFT, (end - block) << POOL_BLOCK_SHIFT, false);
+    if (!error)
+        error = fill_with_zeros(data, block, end);
     if (!error && exclusive)
         error = data_copy_blocks(data, block, end - block, wanted_shared, NULL);
     if (!error && fragmented(data, block, end).kind)
