@@ -169,6 +169,15 @@ int fuse_notifier_start(struct fuse_notifier *notifier, struct fuse_session *ses
     return err;
 }
 
+void fuse_notifier_mute(struct fuse_notifier *notifier)
+{
+    pthread_mutex_lock(&notifier->lock);
+    notifier->session = NULL;
+    while (notifier->callers > 0)
+        pthread_cond_wait(&notifier->idle, &notifier->lock);
+    pthread_mutex_unlock(&notifier->lock);
+}
+
 void fuse_notifier_stop(struct fuse_notifier *notifier)
 {
     bool running;
@@ -180,10 +189,5 @@ void fuse_notifier_stop(struct fuse_notifier *notifier)
     pthread_mutex_unlock(&notifier->lock);
     if (running)
         pthread_join(notifier->thread, NULL);
-
-    pthread_mutex_lock(&notifier->lock);
-    notifier->session = NULL;
-    while (notifier->callers > 0)
-        pthread_cond_wait(&notifier->idle, &notifier->lock);
-    pthread_mutex_unlock(&notifier->lock);
+    fuse_notifier_mute(notifier);
 }

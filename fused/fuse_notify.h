@@ -19,6 +19,10 @@ struct fuse_notifier;
 int fuse_notifier_new(struct fuse_notifier **ret_notifier);
 void fuse_notifier_free(struct fuse_notifier *notifier); /* after stop; NULL is allowed */
 
+/* The mount is gone: tells the kernel nothing any more; notes to come are done at once. Waits for those under way.
+ * Before the session's file descriptor is closed. */
+void fuse_notifier_mute(struct fuse_notifier *notifier);
+
 /* The session is usable from start to stop. stop: waits for the last notification and its done(); whatever is asked
  * for later is done at once, without a kernel to tell. */
 int fuse_notifier_start(struct fuse_notifier *notifier, struct fuse_session *session);

@@ -221,6 +221,8 @@ static int start_all(struct daemon *d)
  */
 static void stop_all(struct daemon *d, bool mounted)
 {
+    if (d->notifier && !mounted)
+        fuse_notifier_mute(d->notifier);
     if (d->server && !mounted)
         fuse_server_stop(d->server);
     if (d->serving)

@@ -133,7 +133,7 @@ void fence_return(struct session *session, json_t *id, uint64_t lease_id, uint32
     pthread_mutex_lock(&service->lock);
     HASH_FIND(hh, service->grants_by_id, &lease_id, sizeof(lease_id), grant);
     if (grant && grant->session == session && pending) {
-        pending->id = json_incref(id);
+        pending->id = json_deep_copy(id);
         pending->session = session_ref(session);
         pending->next = grant->returns;
         grant->returns = pending;

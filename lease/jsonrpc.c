@@ -44,7 +44,7 @@ static json_t *reply(json_t *id, const char *key, json_t *value)
     json_t *message = json_object();
 
     if (!message || !value || json_object_set_new(message, "jsonrpc", json_string("2.0")) ||
-        json_object_set_new(message, "id", id ? json_incref(id) : json_null())) {
+        json_object_set_new(message, "id", id ? json_deep_copy(id) : json_null())) {
         json_decref(message);
         json_decref(value);
         return NULL;

@@ -38,8 +38,8 @@ void request_start(struct session *session, const struct jsonrpc_request *rpc, v
     request->work.run = run;
     request->waiter.resume = resume;
     request->session = session_ref(session);
-    request->id = json_incref(rpc->id);
-    request->params = json_incref(rpc->params);
+    request->id = json_deep_copy(rpc->id); /* its own: the message is the control thread's */
+    request->params = json_deep_copy(rpc->params);
     request->step = step;
     service_busy(session->service);
     workqueue_push(session->service->grants, &request->work);
