@@ -231,14 +231,12 @@ static void tell_result(const struct copy *copy, const char *command)
 
 /* ---- get ---- */
 
-/* An empty file has no bytes to lease; the server says that the range is beyond its end. */
+/* An empty file has no bytes to lease: the whole of it is beyond its end. */
 static bool is_empty_file(int status)
 {
-    json_t *data = leasefs_error_data() ? json_loads(leasefs_error_data(), 0, NULL) : NULL;
+    json_t *data = status && leasefs_error_data() ? json_loads(leasefs_error_data(), 0, NULL) : NULL;
     const char *reason = json_string_value(json_object_get(data, "reason"));
-    json_t *offset = json_object_get(data, "offset");
-    bool empty = status && reason && !strcmp(reason, LEASEFS_REASON_BEYOND_EOF) && json_is_integer(offset) &&
-                 json_integer_value(offset) == 0;
+    bool empty = reason && !strcmp(reason, LEASEFS_REASON_BEYOND_EOF);
 
     json_decref(data);
     return empty;

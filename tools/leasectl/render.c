@@ -14,8 +14,8 @@
  *   HEADING                     members that are objects, indented below their name
  *     name   value
  *
- *   COLUMN  COLUMN              members that are lists of objects, as a table below their name
- *   value   value
+ *   COLUMN  COLUMN              members that are lists of objects, as a table below their name;
+ *   value   value               so are objects of like objects, whose names make the first column
  */
 
 #define MAX_COLUMNS 32
@@ -164,6 +164,39 @@ static void show_table(json_t *rows, int indent)
     }
 }
 
+/* Several objects of plain values, with the same members: better seen as rows. */
+static bool is_alike(json_t *object)
+{
+    json_t *value, *first = NULL;
+    const char *key, *inner;
+    json_t *member;
+
+    json_object_foreach(object, key, value)
+    {
+        if (!json_is_object(value) || (first && json_object_size(value) != json_object_size(first)))
+            return false;
+        first = first ? first : value;
+        json_object_foreach(value, inner, member) if (!is_plain(member) || !json_object_get(first, inner)) return false;
+    }
+    return json_object_size(object) > 1;
+}
+
+static void show_alike(json_t *object, int indent)
+{
+    json_t *rows = json_array(), *value;
+    const char *key;
+
+    json_object_foreach(object, key, value)
+    {
+        json_t *row = json_pack("{s:s}", "", key);
+
+        json_object_update_missing(row, value);
+        json_array_append_new(rows, row);
+    }
+    show_table(rows, indent);
+    json_decref(rows);
+}
+
 static int name_width(json_t *object)
 {
     int width = 0;
@@ -175,7 +208,7 @@ static int name_width(json_t *object)
     return width;
 }
 
-static void show_object(json_t *object, int indent)
+static void show_plain_members(json_t *object, int indent)
 {
     int width = name_width(object);
     char name[MAX_VALUE], text[4 * MAX_VALUE];
@@ -190,17 +223,35 @@ static void show_object(json_t *object, int indent)
         format_value(value, text, sizeof(text));
         printf("%*s%-*s  %s\n", indent, "", width, name, text);
     }
+}
+
+static void show_object(json_t *object, int indent)
+{
+    json_t *nested = json_object(), *value;
+    char name[MAX_VALUE];
+    const char *key;
+
+    show_plain_members(object, indent);
+    json_object_foreach(object, key, value) if (json_is_object(value)) json_object_set(nested, key, value);
+    if (is_alike(nested)) {
+        show_alike(nested, indent);
+        json_object_clear(nested);
+    }
+    json_object_foreach(nested, key, value)
+    {
+        format_name(key, name, sizeof(name));
+        printf("%*s%s:\n", indent, "", name);
+        show_object(value, indent + 2);
+    }
     json_object_foreach(object, key, value)
     {
-        if (is_plain(value) || is_plain_list(value))
+        if (!json_is_array(value) || is_plain_list(value))
             continue;
         format_name(key, name, sizeof(name));
         printf("%*s%s:\n", indent, "", name);
-        if (json_is_object(value))
-            show_object(value, indent + 2);
-        else
-            show_table(value, indent + 2);
+        show_table(value, indent + 2);
     }
+    json_decref(nested);
 }
 
 void output_result(const char *event, json_t *result)
