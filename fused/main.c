@@ -217,22 +217,27 @@ static int start_all(struct daemon *d)
  *
  * Asked by a signal, the mount still works: leases end first, as they may need requests answered (pages written back)
  * and parked requests wait for them; then nothing is parked, nothing notified, and the mount goes. When the mount is
- * gone already, nobody answers requests, but nobody waits for any either.
+ * gone already, nobody answers requests, but nobody waits for any either. In both cases nobody notifies any more when
+ * the session's file descriptor is closed.
  */
+static void stop_mount(struct daemon *d)
+{
+    if (d->notifier)
+        fuse_notifier_stop(d->notifier);
+    if (d->server)
+        fuse_server_stop(d->server);
+}
+
 static void stop_all(struct daemon *d, bool mounted)
 {
-    if (d->notifier && !mounted)
-        fuse_notifier_mute(d->notifier);
-    if (d->server && !mounted)
-        fuse_server_stop(d->server);
+    if (!mounted)
+        stop_mount(d);
     if (d->serving)
         lease_service_stop(d->service);
     if (d->park)
         park_stop(d->park);
-    if (d->notifier)
-        fuse_notifier_stop(d->notifier);
-    if (d->server && mounted)
-        fuse_server_stop(d->server);
+    if (mounted)
+        stop_mount(d);
     park_free(d->park);
     fuse_server_free(d->server);
     lease_service_free(d->service);

@@ -29,6 +29,9 @@ fail()
 command -v "$LEASEFS" >/dev/null || skip "no leasefs program: set LEASEFS"
 [ -w /dev/fuse ] || skip "no /dev/fuse"
 
+supp=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/tsan.supp
+export TSAN_OPTIONS="suppressions=$supp:${TSAN_OPTIONS:-}"
+
 dir=$(mktemp -d "${TMPDIR:-/tmp}/leasefs-test.XXXXXX")
 mnt=$dir/mnt
 log=$dir/log
@@ -65,6 +68,8 @@ clean_up()
     while is_mounted; do
         umount -l "$mnt" 2>/dev/null || fusermount3 -u -z "$mnt" || break
     done
+    # After a failure files may still be open, which a mount outlives.
+    [ -z "$daemon" ] || kill "$daemon" 2>/dev/null || true
     if [ -n "$daemon" ] && ! wait_gone "$daemon" 100; then
         echo "FAILED: the daemon does not end" >&2
         show_daemon >&2
@@ -98,7 +103,7 @@ is_mounted()
 mount_fs()
 {
     local i
-    "$LEASEFS" -f -o "device=none,control=$control${1:+,$1}" "$mnt" 2>"$log" &
+    "$LEASEFS" -f -o "device=${device:-none},control=$control${1:+,$1}" "$mnt" 2>"$log" &
     daemon=$!
     for ((i = 0; i < 200; i++)); do
         [ "$(stat -f -c %t "$mnt" 2>/dev/null)" = $fuse_magic ] && return
