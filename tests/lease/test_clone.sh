@@ -24,6 +24,18 @@ expect "$before" "$(sum "$mnt/dir/other")"
 exits 0 ctl prepare --write :/dir/other
 expect "$before" "$(sum "$mnt/dir/other")"
 
+# What the kernel has cached of a destination is not shown any more.
+random_file "$mnt/old" 500000
+cat "$mnt/old" >"$dir/old"
+exits 0 ctl clone :/source :/old
+expect 10000000 "$(stat -c %s "$mnt/old")"
+expect "$before" "$(sum "$mnt/old")"
+
+# Nor is a name that was looked up in vain.
+[ ! -e "$mnt/appears" ]
+exits 0 ctl clone :/source :/appears
+expect "$before" "$(sum "$mnt/appears")"
+
 exits 1 ctl clone :/missing :/x
 says 'No such file'
 exits 1 ctl clone :/source :/no/such/dir

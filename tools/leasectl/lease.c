@@ -18,7 +18,8 @@
 #include "tools/leasectl/units.h"
 #include <leasefs/protocol.h>
 
-#define MS_PER_DAY (24u * 3600 * 1000)
+#define REVOCATION_NOTICE_MS 3000
+#define MS_PER_DAY           (24u * 3600 * 1000)
 
 /* A notice on its way from the session's thread to this one, through a pipe: small enough to be written whole. */
 struct notice {
@@ -42,6 +43,7 @@ struct holding {
     int signals;    /* signalfd */
     double granted_ms, last_touch_ms;
     uint64_t touches;
+    bool revoked; /* the notice came */
     void *block;
 };
 
@@ -144,11 +146,21 @@ static int handle_notice(struct holding *holding)
         return -1;
     case LEASEFS_NOTICE_REVOKED:
         snprintf(text, sizeof(text), "revoked: %s", notice.reason);
+        holding->revoked = true;
         tell(holding, "revoked", notice.at_ms, text, json_pack("{s:s}", "reason", notice.reason));
         /* Who touches goes on until the server's NIC says it, too. */
         return holding->touch_ms ? -1 : EXIT_LOST;
     }
     return -1;
+}
+
+/* The server's own word for a refusal comes when its fence is through: worth a moment. */
+static void await_revocation(struct holding *holding)
+{
+    struct pollfd fd = {.fd = holding->notices[0], .events = POLLIN};
+
+    while (poll(&fd, 1, REVOCATION_NOTICE_MS) > 0 && handle_notice(holding) == -1 && !holding->revoked)
+        ;
 }
 
 /* -1: all is well; else the exit code. */
@@ -169,6 +181,8 @@ static int touch(struct holding *holding)
          json_pack("{s:s, s:s, s:I, s:f}", "errno", strerrorname_np(-status), "message", leasefs_error(), "touches",
                    (json_int_t)holding->touches, "last_touch_ms",
                    holding->touches ? holding->last_touch_ms - holding->granted_ms : 0.0));
+    if (status == -EREMOTEIO && !holding->revoked)
+        await_revocation(holding);
     return exit_code_of(status);
 }
 

@@ -39,11 +39,14 @@ static void remove_and_die(int number)
 static void arm_removal(const char *path)
 {
     const struct sigaction action = {.sa_handler = remove_and_die};
+    struct sigaction old;
 
     snprintf(remove_on_signal, sizeof(remove_on_signal), "%s", path);
     removal_armed = 1;
     for (size_t i = 0; i < sizeof(deadly_signals) / sizeof(*deadly_signals); i++)
-        sigaction(deadly_signals[i], &action, NULL);
+        /* What was ignored at the start (nohup) stays so. */
+        if (!sigaction(deadly_signals[i], NULL, &old) && old.sa_handler != SIG_IGN)
+            sigaction(deadly_signals[i], &action, NULL);
 }
 
 static char *directory_of(const char *path)

@@ -94,6 +94,9 @@ int output_error(int status, const char *what)
 {
     char sentence[1024];
 
+    /* The server names the file itself. */
+    if (leasefs_error_data())
+        what = NULL;
     snprintf(sentence, sizeof(sentence), "%s%s%s", what ? what : "", what ? ": " : "", leasefs_error());
     return report(status, exit_code_of(status), sentence, leasefs_error_data());
 }
