@@ -220,24 +220,20 @@ static int start_all(struct daemon *d)
  * gone already, nobody answers requests, but nobody waits for any either. In both cases nobody notifies any more when
  * the session's file descriptor is closed.
  */
-static void stop_mount(struct daemon *d)
-{
-    if (d->notifier)
-        fuse_notifier_stop(d->notifier);
-    if (d->server)
-        fuse_server_stop(d->server);
-}
-
 static void stop_all(struct daemon *d, bool mounted)
 {
-    if (!mounted)
-        stop_mount(d);
+    if (d->notifier && !mounted)
+        fuse_notifier_mute(d->notifier);
+    if (d->server && !mounted)
+        fuse_server_stop(d->server);
     if (d->serving)
         lease_service_stop(d->service);
     if (d->park)
         park_stop(d->park);
-    if (mounted)
-        stop_mount(d);
+    if (d->notifier)
+        fuse_notifier_stop(d->notifier);
+    if (d->server && mounted)
+        fuse_server_stop(d->server);
     park_free(d->park);
     fuse_server_free(d->server);
     lease_service_free(d->service);
