@@ -62,7 +62,7 @@ static void on_returned(struct rpc_call *call)
 
     pthread_mutex_lock(&session->lock);
     if (!call->status)
-        holding_end_locked(lease, 0, "returned");
+        holding_end_locked(lease, 0, lease->recalled ? "it was recalled, and given back" : "returned");
     else if (call->status == -ENOTCONN)
         holding_end_locked(lease, -ESTALE, "the control connection was lost");
     else
@@ -162,6 +162,9 @@ static enum leasefs_recall_action tell(struct leasefs_lease *lease, enum leasefs
 
 static void recalled(struct leasefs_lease *lease, unsigned deadline_ms)
 {
+    pthread_mutex_lock(&lease->session->lock);
+    lease->recalled = true;
+    pthread_mutex_unlock(&lease->session->lock);
     if (tell(lease, LEASEFS_NOTICE_RECALL, deadline_ms, "recalled") == LEASEFS_RECALL_RETURN)
         holding_return(lease);
 }

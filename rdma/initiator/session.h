@@ -67,6 +67,7 @@ struct leasefs_lease {
     uint64_t expires_at_ns, renew_at_ns;
     unsigned transfers; /* under way */
     unsigned pins;      /* calls under way and callbacks that still use the object */
+    bool recalled;      /* at least once: for messages */
     bool renewing;      /* renew_call is under way */
     bool return_begun;  /* return_call was sent or is about to be */
 };
