@@ -170,6 +170,8 @@ static void a_listing_goes_on_where_it_stopped_whatever_changes(void **state)
     for (int i = 0; i < FILES; i++) {
         snprintf(name, sizeof(name), "stay%d", i);
         make_file(f, name, 0);
+    }
+    for (int i = 0; i < FILES; i++) {
         snprintf(name, sizeof(name), "go%d", i);
         make_file(f, name, 0);
     }
