@@ -188,7 +188,7 @@ undo_mount:
 undo_server:
     fuse_server_free(d->server);
     d->server = NULL;
-    say_error("mount", err, NULL);
+    fprintf(stderr, "leasefs: cannot mount on %s\n", d->options->mountpoint);
     return err;
 }
 

@@ -23,7 +23,7 @@ cmp "$dir/data" file
 
 # The pages of the file are not the pool's: also what is read past the kernel's cache is right.
 cmp "$dir/data" <(dd if=file iflag=direct bs=1M status=none)
-echo 3 >/proc/sys/vm/drop_caches 2>/dev/null || true
+{ echo 3 >/proc/sys/vm/drop_caches; } 2>/dev/null || true
 cmp "$dir/data" file
 
 # Truncate down, up: the new end reads as zeros.
