@@ -33,7 +33,7 @@ until_true() {
 hold() {
     local name=$1
     shift
-    ctl lease "$@" >"$dir/$name" 2>&1 &
+    leasectl --control "$control" lease "$@" >"$dir/$name" 2>&1 &
     holder=$!
     jobs_started+=("$holder")
     until_true 20 grep -q 'remote key' "$dir/$name"

@@ -13,4 +13,5 @@ ms=$((($(date +%s%N) - start) / 1000000))
 echo "gone after $ms ms"
 ((ms < 1000)) || fail "the lease outlived its holder by $ms ms"
 rm "$mnt/file"
-until_true 5 test "$(free_bytes)" == "$before"
+as_before() { [[ $(free_bytes) == "$before" ]]; }
+until_true 5 as_before

@@ -7,7 +7,7 @@ head -c 4M /dev/urandom >"$mnt/file"
 hold reader /file --read
 ctl clone /file /clone-of-read
 grep -q recall "$dir/reader" && fail "a reflink recalled a read lease"
-kill -INT "$holder"
+kill -TERM "$holder"
 wait "$holder" || true
 until_true 5 no_leases
 hold writer /file --write
