@@ -66,8 +66,9 @@ void fs_op_end(struct fs *fs, struct lease_waiter *waiter);
 
 /*
  * What the kernel has cached, told by the glue. Called with no lock held. Unset (no mount): nothing is cached.
- * inval_inode: drops attributes and the pages of [offset, offset+length); length 0: to the end; offset -1: attributes
- * only. May wait for pages that a request holds. inval_entry: may wait for the directory's requests.
+ * inval_inode: drops attributes and the pages of [offset, offset+length); length 0: to the end. May wait for pages that
+ * a request holds. offset -1: attributes only; this alone waits for nobody and may be called while serving a request.
+ * inval_entry: may wait for the directory's requests.
  */
 struct fs_kernel_cache {
     void (*inval_inode)(void *ctx, uint64_t ino, int64_t offset, int64_t length);

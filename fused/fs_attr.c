@@ -26,14 +26,25 @@ void inode_data_changed(struct fs_inode *inode)
 
 /* As the kernel does for its own filesystems: the set-group-id bit of a file that its group cannot execute means
  * mandatory locking, and stays. */
-void inode_kill_priv(struct fs_inode *inode, bool kill_suid)
+bool inode_kill_priv(struct fs_inode *inode, bool kill_suid)
 {
+    mode_t before = inode->mode;
+
     xattr_kill_capability(inode);
     if (!kill_suid || inode->type != S_IFREG)
-        return;
+        return false;
     inode->mode &= ~(mode_t)S_ISUID;
     if (inode->mode & S_IXGRP)
         inode->mode &= ~(mode_t)S_ISGID;
+    return inode->mode != before;
+}
+
+/* The kernel trusts a mode for a second, and would run a file that was just written as set-user-id. Before the reply,
+ * which attributes alone permit: for them the kernel waits for nobody. */
+void tell_mode(struct fs *fs, struct fs_inode *inode, bool changed)
+{
+    if (changed && fs->cache.inval_inode)
+        fs->cache.inval_inode(fs->cache.ctx, inode->ino, -1, 0);
 }
 
 static void stat_size(const struct fs_inode *inode, struct stat *attr)

@@ -103,6 +103,7 @@ static int overwrite_shared(struct fs_inode *inode, uint64_t offset, const void 
 static int64_t write_exclusive(struct fs *fs, struct fs_inode *inode, uint64_t offset, const void *bytes, size_t length,
                                bool kill_priv, struct lease_waiter *waiter)
 {
+    bool killed = false;
     int64_t done;
 
     inode_lock(inode);
@@ -110,10 +111,11 @@ static int64_t write_exclusive(struct fs *fs, struct fs_inode *inode, uint64_t o
     if (!done)
         done = file_data_write(inode->data, offset, bytes, length);
     if (done > 0) {
-        inode_kill_priv(inode, kill_priv);
+        killed = inode_kill_priv(inode, kill_priv);
         inode_data_changed(inode);
     }
     inode_unlock(inode);
+    tell_mode(fs, inode, killed);
     return done;
 }
 
@@ -173,6 +175,7 @@ int fs_fallocate(struct fs *fs, uint64_t ino, int mode, uint64_t offset, uint64_
     bool extend = !(mode & FALLOC_FL_KEEP_SIZE);
     int kind = mode & ~FALLOC_FL_KEEP_SIZE;
     struct fs_inode *inode;
+    bool killed = false;
     int err;
 
     if (kind != 0 && kind != FALLOC_FL_ZERO_RANGE && mode != (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE))
@@ -193,10 +196,11 @@ int fs_fallocate(struct fs *fs, uint64_t ino, int mode, uint64_t offset, uint64_
     else
         err = punch_locked(fs, inode, offset, length, waiter);
     if (!err) {
-        inode_kill_priv(inode, true);
+        killed = inode_kill_priv(inode, true);
         inode_data_changed(inode);
     }
     inode_unlock(inode);
+    tell_mode(fs, inode, killed);
     inode_put(fs, inode);
     return err;
 }
@@ -229,7 +233,8 @@ static int copy_doors(struct fs *fs, struct fs_inode *src, struct lease_range sr
 }
 
 static int64_t copy_locked(struct fs *fs, struct fs_inode *src, uint64_t src_offset, struct fs_inode *dst,
-                           uint64_t dst_offset, uint64_t length, bool kill_priv, struct lease_waiter *waiter)
+                           uint64_t dst_offset, uint64_t length, bool kill_priv, struct lease_waiter *waiter,
+                           bool *ret_killed)
 {
     uint64_t src_size = file_data_size(src->data);
     int64_t done;
@@ -252,7 +257,7 @@ static int64_t copy_locked(struct fs *fs, struct fs_inode *src, uint64_t src_off
         return done;
     done = file_data_clone(src->data, src_offset, dst->data, dst_offset, length);
     if (done > 0) {
-        inode_kill_priv(dst, kill_priv);
+        *ret_killed = inode_kill_priv(dst, kill_priv);
         inode_data_changed(dst);
         update_atime(fs, src);
     }
@@ -263,6 +268,7 @@ int64_t fs_copy(struct fs *fs, uint64_t src_ino, uint64_t src_offset, uint64_t d
                 uint64_t length, bool kill_priv, struct lease_waiter *waiter)
 {
     struct fs_inode *src, *dst;
+    bool killed = false;
     int64_t done = get_file(fs, src_ino, &src);
 
     if (done)
@@ -271,8 +277,9 @@ int64_t fs_copy(struct fs *fs, uint64_t src_ino, uint64_t src_offset, uint64_t d
     if (done)
         goto out_src;
     inode_lock_set(src, dst, NULL, NULL);
-    done = copy_locked(fs, src, src_offset, dst, dst_offset, length, kill_priv, waiter);
+    done = copy_locked(fs, src, src_offset, dst, dst_offset, length, kill_priv, waiter, &killed);
     inode_unlock_set(src, dst, NULL, NULL);
+    tell_mode(fs, dst, killed);
     inode_put(fs, dst);
 out_src:
     inode_put(fs, src);

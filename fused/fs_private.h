@@ -164,10 +164,12 @@ void dirent_set_inode(struct fs_dirent *dirent, struct fs_inode *inode);
 /* ---- fs_attr.c ---- */
 
 struct timespec fs_now(void);
-void inode_stat(struct fs_inode *inode, struct stat *attr);   /* lock held, shared or exclusive */
-void inode_touch(struct fs_inode *inode);                     /* exclusive: ctime, and mtime */
-void inode_data_changed(struct fs_inode *inode);              /* exclusive: ctime, mtime, data_version */
-void inode_kill_priv(struct fs_inode *inode, bool kill_suid); /* exclusive: after a change of bytes */
+void inode_stat(struct fs_inode *inode, struct stat *attr); /* lock held, shared or exclusive */
+void inode_touch(struct fs_inode *inode);                   /* exclusive: ctime, and mtime */
+void inode_data_changed(struct fs_inode *inode);            /* exclusive: ctime, mtime, data_version */
+/* exclusive: after a change of bytes. true: the mode has changed, tell_mode() once unlocked */
+bool inode_kill_priv(struct fs_inode *inode, bool kill_suid);
+void tell_mode(struct fs *fs, struct fs_inode *inode, bool changed);
 int inode_resize(struct fs *fs, struct fs_inode *inode, uint64_t size, struct lease_waiter *waiter); /* exclusive */
 
 /* ---- fs_xattr.c ---- */
