@@ -152,6 +152,7 @@ static void post(void *ctx, const struct lease_event *event)
 static int listen_on(const char *path, int *ret_fd, char **ret_error)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct stat old;
     int fd, error;
     mode_t mask;
 
@@ -170,7 +171,7 @@ static int listen_on(const char *path, int *ret_fd, char **ret_error)
         error = -EADDRINUSE;
         goto undo_fd;
     }
-    if (errno == ECONNREFUSED)
+    if (errno == ECONNREFUSED && lstat(path, &old) == 0 && S_ISSOCK(old.st_mode)) /* a regular file refuses, too */
         unlink(path);
     mask = umask(0177);
     error = bind(fd, (struct sockaddr *)&address, sizeof(address)) ? -errno : 0;
