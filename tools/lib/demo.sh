@@ -14,6 +14,7 @@ ctl() { leasectl --control "$control" "$@"; }
 step() { printf '\n== %s\n' "$*"; }
 fail() { printf 'quickstart: FAILED: %s\n' "$*" >&2; exit 1; }
 cleanup() {
+    set +e # what is gone already is no failure
     [[ -n $holder ]] && kill "$holder" 2>/dev/null
     fusermount3 -u "$mnt" 2>/dev/null || umount -l "$mnt" 2>/dev/null
     rm -rf "$dir"
