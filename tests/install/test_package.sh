@@ -72,7 +72,7 @@ only_the_api_is_exported()
     if grep -v '@@LEASEFS_[0-9]*$' <<<"$exported"; then
         fail "exported without a version"
     fi
-    declared=$("$CC" -E -P "$1/include/leasefs/leasefs.h" | grep -oE '\bleasefs_[a-z_]+ *\(' | tr -d ' (' | sort)
+    declared=$("$CC" -E -P "$1/include/leasefs/leasefs.h" | grep -oE '\bleasefs_[a-z_]+\(' | tr -d '(' | sort)
     [[ $declared == "${exported//@@LEASEFS_[0-9]/}" ]] ||
         fail "declared is not what is exported: $(diff <(echo "$declared") <(echo "$exported"))"
 }
