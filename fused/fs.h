@@ -118,6 +118,7 @@ int fs_readdir(struct fs *fs, uint64_t ino, uint64_t cookie, bool with_attr, str
 /* ---- attributes (fs_attr.c) ---- */
 
 int fs_getattr(struct fs *fs, uint64_t ino, struct stat *ret_attr);
+int fs_statx(struct fs *fs, uint64_t ino, struct stat *ret_attr, struct timespec *ret_birth);
 
 #define FS_SET_MODE      (1u << 0)
 #define FS_SET_UID       (1u << 1)
@@ -128,7 +129,7 @@ int fs_getattr(struct fs *fs, uint64_t ino, struct stat *ret_attr);
 #define FS_SET_CTIME     (1u << 6)
 #define FS_SET_ATIME_NOW (1u << 7)
 #define FS_SET_MTIME_NOW (1u << 8)
-#define FS_SET_KILL_PRIV (1u << 9) /* the size is changed by someone who may not keep set-user-id */
+#define FS_SET_KILL_PRIV (1u << 9) /* by someone who may not keep set-user-id */
 int fs_setattr(struct fs *fs, uint64_t ino, const struct stat *attr, unsigned what, struct lease_waiter *waiter,
                struct stat *ret_attr);
 

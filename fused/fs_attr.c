@@ -83,7 +83,7 @@ void inode_stat(struct fs_inode *inode, struct stat *attr)
     pthread_mutex_unlock(&inode->attr_lock);
 }
 
-int fs_getattr(struct fs *fs, uint64_t ino, struct stat *ret_attr)
+int fs_statx(struct fs *fs, uint64_t ino, struct stat *ret_attr, struct timespec *ret_birth)
 {
     struct fs_inode *inode = inode_get(fs, ino);
 
@@ -91,9 +91,17 @@ int fs_getattr(struct fs *fs, uint64_t ino, struct stat *ret_attr)
         return -ESTALE;
     inode_lock_shared(inode);
     inode_stat(inode, ret_attr);
+    *ret_birth = inode->birth;
     inode_unlock(inode);
     inode_put(fs, inode);
     return 0;
+}
+
+int fs_getattr(struct fs *fs, uint64_t ino, struct stat *ret_attr)
+{
+    struct timespec birth;
+
+    return fs_statx(fs, ino, ret_attr, &birth);
 }
 
 int fs_leased(struct fs *fs, uint64_t ino, bool *ret_leased)
@@ -126,8 +134,7 @@ int inode_resize(struct fs *fs, struct fs_inode *inode, uint64_t size, struct le
     return file_data_truncate(inode->data, size);
 }
 
-static int set_size(struct fs *fs, struct fs_inode *inode, const struct stat *attr, unsigned what,
-                    struct lease_waiter *waiter)
+static int set_size(struct fs *fs, struct fs_inode *inode, const struct stat *attr, struct lease_waiter *waiter)
 {
     int err;
 
@@ -138,7 +145,7 @@ static int set_size(struct fs *fs, struct fs_inode *inode, const struct stat *at
     err = inode_resize(fs, inode, (uint64_t)attr->st_size, waiter);
     if (err)
         return err;
-    inode_kill_priv(inode, what & FS_SET_KILL_PRIV);
+    inode_kill_priv(inode, false);
     inode_data_changed(inode);
     return 0;
 }
@@ -181,8 +188,10 @@ int fs_setattr(struct fs *fs, uint64_t ino, const struct stat *attr, unsigned wh
         return -ESTALE;
     inode_lock(inode);
     if (what & FS_SET_SIZE)
-        err = set_size(fs, inode, attr, what, waiter);
+        err = set_size(fs, inode, attr, waiter);
     if (!err) {
+        if (what & FS_SET_KILL_PRIV)
+            inode_kill_priv(inode, true);
         set_owner_and_mode(inode, attr, what);
         set_times(inode, attr, what);
         inode_stat(inode, ret_attr);

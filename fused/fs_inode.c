@@ -133,7 +133,7 @@ int inode_new(struct fs *fs, mode_t mode, struct fs_cred cred, struct fs_inode *
     inode->mode = mode & ~(mode_t)S_IFMT;
     inode->uid = cred.uid;
     inode->gid = cred.gid;
-    inode->atime = inode->mtime = inode->ctime = fs_now();
+    inode->birth = inode->atime = inode->mtime = inode->ctime = fs_now();
     inode->data_version = 1;
     atomic_init(&inode->references, 1);
     LIST_INIT(&inode->names);

@@ -49,7 +49,8 @@ struct fs_dirent {
 
 struct fs_inode {
     uint64_t ino;
-    mode_t type; /* S_IFMT bits; never changes */
+    mode_t type;           /* S_IFMT bits; never changes */
+    struct timespec birth; /* never changes */
 
     /* Who keeps the inode: 1 while nlink > 0, 1 while the kernel's lookup count > 0, and everyone who works on it. */
     atomic_size_t references;

@@ -129,7 +129,7 @@ static void reply_count(struct change *change, int64_t result)
 
 static bool must_kill_priv(fuse_req_t req)
 {
-    return fuse_req_ctx(req)->uid != 0;
+    return fuse_wire_kill_priv(fuse_req_ctx(req)->uid != 0);
 }
 
 /* ---- setattr ---- */
@@ -177,14 +177,22 @@ static unsigned what_to_set(int to_set)
     return what;
 }
 
+/* A change of the size by someone who may not keep set-user-id. Or nothing: Linux's chown(-1, -1), which drops it, too.
+ */
+static unsigned what_to_kill(fuse_req_t req, unsigned what)
+{
+    return what == 0 || ((what & FS_SET_SIZE) && must_kill_priv(req)) ? FS_SET_KILL_PRIV : 0;
+}
+
 void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
 {
+    unsigned what = what_to_set(to_set);
     struct change c = {
         .run = run_setattr,
         .reply = reply_setattr,
         .ino = ino,
         .attr = *attr,
-        .flags = what_to_set(to_set) | (must_kill_priv(req) ? FS_SET_KILL_PRIV : 0),
+        .flags = what | what_to_kill(req, what),
     };
 
     (void)fi;

@@ -31,6 +31,7 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     }
     fi->direct_io = direct;
     fi->keep_cache = !direct;
+    fuse_wire_parallel_writes();
     fuse_reply_open(req, fi);
 }
 

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "fused/fuse_private.h"
 
@@ -110,23 +111,23 @@ static void reply_created(fuse_req_t req, int err, const struct fs_entry *entry,
     }
     entry_to_fuse(entry, &param);
     fi->keep_cache = 1;
+    fuse_wire_parallel_writes();
     if (fuse_reply_create(req, &param, fi))
         fs_forget(fs, entry->ino, 1);
 }
 
+/* O_TMPFILE comes as a file of a name that there is not, see fuse_wire.h. */
 void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
 {
+    struct fs *fs = fs_of(req);
     struct fs_entry entry;
-    int err = fs_mknod(fs_of(req), parent, name, S_IFREG | (mode & ~(mode_t)S_IFMT), 0, cred_of(req), &entry);
+    int err;
 
-    reply_created(req, err, &entry, fi);
-}
-
-void op_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file_info *fi)
-{
-    struct fs_entry entry;
-    int err = fs_tmpfile(fs_of(req), parent, mode, cred_of(req), &entry);
-
+    mode = S_IFREG | (mode & ~(mode_t)S_IFMT);
+    if (strcmp(name, FUSE_WIRE_TMPFILE_NAME) == 0)
+        err = fs_tmpfile(fs, parent, mode, cred_of(req), &entry);
+    else
+        err = fs_mknod(fs, parent, name, mode, 0, cred_of(req), &entry);
     reply_created(req, err, &entry, fi);
 }
 

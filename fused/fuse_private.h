@@ -8,6 +8,7 @@
 #include <fuse_lowlevel.h>
 
 #include "fused/fs.h"
+#include "fused/fuse_wire.h"
 #include "fused/park.h"
 
 /* How long the kernel trusts attributes and names. It is the only client but for leases, whose commits tell it. */
@@ -17,6 +18,7 @@ struct fuse_server {
     struct fs *fs;
     struct park *park;
     struct fuse_session *session;
+    struct fuse_wire wire;
     int ready_fd, ended_fd; /* eventfds */
     unsigned max_threads;
     bool looping;
@@ -71,7 +73,6 @@ void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const cha
 void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const char *new_name);
 void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name);
 void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi);
-void op_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file_info *fi);
 void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
 void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);

@@ -41,19 +41,12 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
     want(conn, FUSE_CAP_AUTO_INVAL_DATA, false);
     want(conn, FUSE_CAP_EXPLICIT_INVAL_DATA, true);
     want(conn, FUSE_CAP_EXPORT_SUPPORT, true);
-    want(conn, FUSE_CAP_PARALLEL_DIROPS, true);
     want(conn, FUSE_CAP_READDIRPLUS, true);
     want(conn, FUSE_CAP_READDIRPLUS_AUTO, true);
     want(conn, FUSE_CAP_CACHE_SYMLINKS, true);
     /* Version 1 of the promise to drop set-user-id bits is ambiguous about who may keep them. */
     want(conn, FUSE_CAP_HANDLE_KILLPRIV, false);
-#ifdef FUSE_CAP_HANDLE_KILLPRIV_V2
-    want(conn, FUSE_CAP_HANDLE_KILLPRIV_V2, true);
-#endif
-#ifdef FUSE_CAP_DIRECT_IO_ALLOW_MMAP
-    /* A file under a write lease is opened for direct I/O, and can still be mapped. */
-    want(conn, FUSE_CAP_DIRECT_IO_ALLOW_MMAP, true);
-#endif
+    /* fuse_wire.c adds what libfuse does not know. */
     conn->max_write = FS_READ_MAX;
     conn->max_background = MAX_BACKGROUND;
     conn->congestion_threshold = MAX_BACKGROUND * 3 / 4;
@@ -94,9 +87,6 @@ static const struct fuse_lowlevel_ops ops = {
     .fallocate = op_fallocate,
     .copy_file_range = op_copy_file_range,
     .lseek = op_lseek,
-#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
-    .tmpfile = op_tmpfile,
-#endif
 };
 
 static unsigned thread_limit(void)
@@ -168,7 +158,9 @@ int fuse_server_ended_fd(const struct fuse_server *server)
 
 int fuse_server_mount(struct fuse_server *server, const char *mountpoint)
 {
-    return fuse_session_mount(server->session, mountpoint) ? -EIO : 0;
+    if (fuse_session_mount(server->session, mountpoint))
+        return -EIO;
+    return fuse_wire_attach(server->session);
 }
 
 static void ignore_signal(int signal_number)

@@ -4,7 +4,7 @@
 # they all wait for.
 # shellcheck source=tests/fs/lease_lib.sh
 . "$(dirname "$0")/lease_lib.sh"
-mount_fs pool=64M,recall_timeout=20s
+mount_fs pool=64M,recall_timeout=90s
 cd "$mnt"
 
 # Many files, as the kernel lets only one change of a file come to us at a time.

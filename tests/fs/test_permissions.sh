@@ -35,6 +35,9 @@ done
 chmod 6777 s
 echo x >>s
 expect 6777 "$(stat -c %a s)" "root may"
+# A change of the owner to what it is counts.
+python3 -c 'import os; os.chown("s", -1, -1)'
+expect 777 "$(stat -c %a s)" "chown(-1, -1)"
 cd /
 unmount_fs
 

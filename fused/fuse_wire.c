@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "fused/fuse_wire.h"
+
+#include <assert.h>
+#include <linux/fuse.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "fused/fuse_private.h"
+
+/* Numbers of the protocol that Debian 12's headers are too old to name. */
+enum { OPCODE_TMPFILE = 51, OPCODE_STATX = 52 };
+
+#define INIT_PARALLEL_DIROPS      (UINT64_C(1) << 18)
+#define INIT_HANDLE_KILLPRIV_V2   (UINT64_C(1) << 28)
+#define INIT_EXT                  (UINT64_C(1) << 30)
+#define INIT_DIRECT_IO_ALLOW_MMAP (UINT64_C(1) << 36)
+#define WRITE_KILL_SUIDGID        (1u << 2)
+#define SETATTR_KILL_SUIDGID      (1u << 11)
+#define OPEN_PARALLEL_WRITES      (1u << 6)
+#define SX_BASIC_STATS            0x7ffu
+#define SX_BTIME                  0x800u
+
+#define WANTED (INIT_PARALLEL_DIROPS | INIT_HANDLE_KILLPRIV_V2 | INIT_DIRECT_IO_ALLOW_MMAP)
+
+struct sx_time {
+    int64_t sec;
+    uint32_t nsec;
+    int32_t reserved;
+};
+
+struct sx {
+    uint32_t mask, blksize;
+    uint64_t attributes;
+    uint32_t nlink, uid, gid;
+    uint16_t mode, spare0;
+    uint64_t ino, size, blocks, attributes_mask;
+    struct sx_time atime, btime, ctime, mtime;
+    uint32_t rdev_major, rdev_minor, dev_major, dev_minor;
+    uint64_t spare2[14];
+};
+
+struct statx_reply {
+    struct fuse_out_header header;
+    uint64_t attr_valid;
+    uint32_t attr_valid_nsec, flags;
+    uint64_t spare[2];
+    struct sx stat;
+};
+static_assert(sizeof(struct sx) == 256, "struct fuse_statx of the protocol");
+static_assert(sizeof(struct statx_reply) == 16 + 288, "header and struct fuse_statx_out");
+
+/* Of the request that this thread read last. */
+static _Thread_local struct {
+    bool knows_kill_priv, kill_priv, parallel_writes;
+} current;
+
+bool fuse_wire_kill_priv(bool otherwise)
+{
+    return current.knows_kill_priv ? current.kill_priv : otherwise;
+}
+
+void fuse_wire_parallel_writes(void)
+{
+    current.parallel_writes = true;
+}
+
+/* ---- requests ---- */
+
+static void note_init(struct fuse_wire *wire, const struct fuse_in_header *header, const struct fuse_init_in *init,
+                      size_t size)
+{
+    uint64_t flags = size >= 16 ? init->flags : 0;
+
+    if ((flags & INIT_EXT) && size >= 20)
+        flags |= (uint64_t)init->flags2 << 32;
+    atomic_store(&wire->offered, flags);
+    atomic_store(&wire->init_unique, header->unique);
+}
+
+static void note_kill_priv(struct fuse_wire *wire, bool kill)
+{
+    current.knows_kill_priv = atomic_load(&wire->offered) & INIT_HANDLE_KILLPRIV_V2;
+    current.kill_priv = kill;
+}
+
+/* Linux puts the name "/" there itself; whatever it is, it must be one that no CREATE can have. */
+static void note_tmpfile(struct fuse_in_header *header, size_t size)
+{
+    char *name = (char *)(header + 1) + sizeof(struct fuse_create_in);
+
+    if (size < sizeof(struct fuse_create_in) + sizeof(FUSE_WIRE_TMPFILE_NAME))
+        return;
+    memcpy(name, FUSE_WIRE_TMPFILE_NAME, sizeof(FUSE_WIRE_TMPFILE_NAME));
+    header->opcode = FUSE_CREATE;
+}
+
+bool fuse_wire_request(struct fuse_wire *wire, void *request, size_t size)
+{
+    struct fuse_in_header *header = request;
+    const void *body = header + 1;
+
+    if (size < sizeof(*header))
+        return false;
+    size -= sizeof(*header);
+    memset(&current, 0, sizeof(current));
+    switch (header->opcode) {
+    case FUSE_INIT:
+        note_init(wire, header, body, size);
+        return false;
+    case FUSE_WRITE:
+        if (size >= sizeof(struct fuse_write_in))
+            note_kill_priv(wire, ((const struct fuse_write_in *)body)->write_flags & WRITE_KILL_SUIDGID);
+        return false;
+    case FUSE_SETATTR:
+        if (size >= sizeof(struct fuse_setattr_in))
+            note_kill_priv(wire, ((const struct fuse_setattr_in *)body)->valid & SETATTR_KILL_SUIDGID);
+        return false;
+    case OPCODE_TMPFILE:
+        note_tmpfile(header, size);
+        return false;
+    case OPCODE_STATX:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* ---- replies ---- */
+
+static void *second_part(const struct iovec *iov, int count, size_t smallest)
+{
+    return count >= 2 && iov[1].iov_len >= smallest ? iov[1].iov_base : NULL;
+}
+
+static void patch_init(uint64_t offered, struct fuse_init_out *out)
+{
+    uint64_t more = offered & WANTED;
+
+    out->flags |= (uint32_t)more;
+    if (out->flags & INIT_EXT)
+        out->flags2 |= (uint32_t)(more >> 32);
+}
+
+/* The answer to OPEN is a struct fuse_open_out, that to CREATE ends with one. */
+static void patch_open(const struct iovec *part)
+{
+    struct fuse_open_out *out = (void *)((char *)part->iov_base + part->iov_len - sizeof(*out));
+
+    out->open_flags |= OPEN_PARALLEL_WRITES;
+}
+
+void fuse_wire_reply(struct fuse_wire *wire, const struct iovec *iov, int count)
+{
+    const struct fuse_out_header *header = iov[0].iov_base;
+    bool parallel_writes = current.parallel_writes;
+
+    if (header->unique == 0) /* a notification */
+        return;
+    current.parallel_writes = false;
+    if (header->error)
+        return;
+    if (header->unique == atomic_load(&wire->init_unique)) {
+        struct fuse_init_out *out = second_part(iov, count, sizeof(*out));
+
+        if (out)
+            patch_init(atomic_load(&wire->offered), out);
+    } else if (parallel_writes && second_part(iov, count, sizeof(struct fuse_open_out))) {
+        patch_open(&iov[1]);
+    }
+}
+
+/* ---- STATX ---- */
+
+static struct sx_time sx_time(struct timespec time)
+{
+    return (struct sx_time){.sec = time.tv_sec, .nsec = (uint32_t)time.tv_nsec};
+}
+
+static struct sx sx_of(const struct stat *attr, struct timespec birth)
+{
+    return (struct sx){
+        .mask = SX_BASIC_STATS | SX_BTIME,
+        .blksize = (uint32_t)attr->st_blksize,
+        .nlink = (uint32_t)attr->st_nlink,
+        .uid = attr->st_uid,
+        .gid = attr->st_gid,
+        .mode = (uint16_t)attr->st_mode,
+        .ino = attr->st_ino,
+        .size = (uint64_t)attr->st_size,
+        .blocks = (uint64_t)attr->st_blocks,
+        .atime = sx_time(attr->st_atim),
+        .btime = sx_time(birth),
+        .ctime = sx_time(attr->st_ctim),
+        .mtime = sx_time(attr->st_mtim),
+        .rdev_major = major(attr->st_rdev),
+        .rdev_minor = minor(attr->st_rdev),
+    };
+}
+
+size_t fuse_wire_statx(struct fs *fs, const void *request, void *reply, size_t room)
+{
+    const struct fuse_in_header *header = request;
+    struct statx_reply *out = reply;
+    struct timespec birth;
+    struct stat attr;
+
+    if (room < sizeof(*out))
+        return 0;
+    memset(out, 0, sizeof(*out));
+    out->header.unique = header->unique;
+    out->header.error = fs_statx(fs, header->nodeid, &attr, &birth);
+    out->header.len = out->header.error ? sizeof(out->header) : sizeof(*out);
+    if (!out->header.error) {
+        out->attr_valid = (uint64_t)CACHE_SECONDS;
+        out->stat = sx_of(&attr, birth);
+    }
+    return out->header.len;
+}
+
+/* ---- libfuse's side ---- */
+
+static void answer_statx(struct fuse_server *server, int fd, const void *request)
+{
+    struct statx_reply reply;
+    size_t size = fuse_wire_statx(server->fs, request, &reply, sizeof(reply));
+
+    (void)!write(fd, &reply, size); /* ENOENT: interrupted */
+}
+
+/* libfuse ends its threads by cancelling them in here, so nothing but the read may be cut off. */
+static ssize_t wire_read(int fd, void *buffer, size_t size, void *userdata)
+{
+    struct fuse_server *server = userdata;
+    bool answered;
+    ssize_t n;
+
+    do {
+        int cancel;
+
+        n = read(fd, buffer, size);
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+        answered = n > 0 && fuse_wire_request(&server->wire, buffer, (size_t)n);
+        if (answered)
+            answer_statx(server, fd, buffer);
+        pthread_setcancelstate(cancel, NULL);
+    } while (answered);
+    return n;
+}
+
+static ssize_t wire_writev(int fd, struct iovec *iov, int count, void *userdata)
+{
+    struct fuse_server *server = userdata;
+
+    fuse_wire_reply(&server->wire, iov, count);
+    return writev(fd, iov, count);
+}
+
+int fuse_wire_attach(struct fuse_session *session)
+{
+    static const struct fuse_custom_io io = {.read = wire_read, .writev = wire_writev};
+
+    return fuse_session_custom_io(session, &io, fuse_session_fd(session));
+}

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef LEASEFS_FUSED_FUSE_WIRE_H
+#define LEASEFS_FUSED_FUSE_WIRE_H
+
+/*
+ * What the kernel offers and libfuse does not pass on, done where requests are read and replies written.
+ *
+ * libfuse 3.14 never sends some capabilities that it knows (parallel look-ups), and does not know others. So the same
+ * for every libfuse from 3.14 on:
+ *
+ *   INIT reply        PARALLEL_DIROPS, HANDLE_KILLPRIV_V2, DIRECT_IO_ALLOW_MMAP: as far as the kernel offered them
+ *   TMPFILE           becomes a CREATE of the name FUSE_WIRE_TMPFILE_NAME: both have one form, and no file is called
+ * "/" STATX             answered here, with the time of birth WRITE, SETATTR    whether the kernel wants set-user-id
+ * bits gone: fuse_wire_kill_priv() OPEN and CREATE   the reply says PARALLEL_DIRECT_WRITES: fuse_wire_parallel_writes()
+ *
+ * The last two talk about the request that the calling thread has read last, so they are for its op_*() function.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+struct fs;
+struct fuse_session;
+
+#define FUSE_WIRE_TMPFILE_NAME "/"
+
+/* After the mount and before the first request. The session's userdata is the fuse_server. -EINVAL, -ENOMEM. */
+int fuse_wire_attach(struct fuse_session *session);
+
+/* Does the request being served want the set-user-id and set-group-id bits cleared? `otherwise`: when the kernel
+ * makes no difference (before 5.12). */
+bool fuse_wire_kill_priv(bool otherwise);
+
+/* The reply to OPEN or CREATE that this thread sends next lets direct writes of the file run side by side. */
+void fuse_wire_parallel_writes(void);
+
+/* ---- for tests ---- */
+
+struct fuse_wire {
+    _Atomic uint64_t init_unique; /* of the INIT request; 0: none yet */
+    _Atomic uint64_t offered;     /* the kernel's capabilities */
+};
+
+/* A request of `size` bytes was read: notes and translates. true: it is to be answered by fuse_wire_statx(). */
+bool fuse_wire_request(struct fuse_wire *wire, void *request, size_t size);
+
+/* The answer to a STATX request (header and all): its bytes; 0: no room. */
+size_t fuse_wire_statx(struct fs *fs, const void *request, void *reply, size_t room);
+
+/* A reply is about to be written. */
+void fuse_wire_reply(struct fuse_wire *wire, const struct iovec *iov, int count);
+
+#endif
