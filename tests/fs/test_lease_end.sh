@@ -12,7 +12,7 @@ truncate -s 10 "$mnt/a" &
 waiter=$!
 until_state "$mnt/a" recalled
 kill -9 $holder
-wait_gone $waiter 20 || fail "the waiter hangs"
+wait_gone $waiter 100 || fail "the waiter hangs"
 wait $waiter
 expect 10 "$(stat -c %s "$mnt/a")"
 unmount_fs
@@ -28,7 +28,7 @@ kill -TERM "$daemon"
 wait_gone "$daemon" 50 || fail "the daemon does not end"
 wait "$daemon" || fail "the daemon's exit code is $?"
 daemon=
-wait_gone $waiter 20 || fail "the waiter hangs"
+wait_gone $waiter 100 || fail "the waiter hangs"
 wait $waiter || true
 is_mounted && fail "still mounted"
 end_holder
@@ -43,7 +43,7 @@ if [ "$(id -u)" = 0 ]; then
     until_state "$mnt/a" recalled
     umount -f "$mnt" 2>/dev/null || true
     umount -l "$mnt" 2>/dev/null || true
-    wait_gone $waiter 20 || fail "the waiter hangs"
+    wait_gone $waiter 100 || fail "the waiter hangs"
     wait_gone "$daemon" 50 || fail "the daemon does not end"
     daemon=
     wait $waiter || true
@@ -58,7 +58,7 @@ truncate -s 10 "$mnt/a" 2>/dev/null &
 waiter=$!
 until_state "$mnt/a" recalled
 kill -9 "$daemon"
-wait_gone $waiter 20 || fail "the waiter hangs"
+wait_gone $waiter 100 || fail "the waiter hangs"
 wait $waiter || true
 wait "$daemon" 2>/dev/null || true
 end_holder
@@ -69,14 +69,14 @@ head -c 409600 /dev/urandom >"$mnt/a"
 sum=$(sum "$mnt/a")
 free=$(free_blocks)
 hold /a --write --on-recall=ignore
-takes 250 2500 sh -c "printf X | dd of='$mnt/a' bs=1 seek=0 conv=notrunc status=none"
+takes 250 15000 sh -c "printf X | dd of='$mnt/a' bs=1 seek=0 conv=notrunc status=none"
 end_holder
 expect X "$(head -c 1 "$mnt/a")"
 printf '\0' >/dev/null
 [ "$(sum "$mnt/a")" != "$sum" ]
 until_state "$mnt/a" quarantined
 expect $((free - 100)) "$(free_blocks)"
-takes 0 250 rm "$mnt/a"
+takes 0 10000 rm "$mnt/a"
 fusermount3 -u "$mnt"
 wait_gone "$daemon" 100 || fail "the daemon does not end"
 daemon=

@@ -31,7 +31,7 @@ for name, call in calls.items():
     start = time.monotonic()
     assert call() == -1, name
     assert ctypes.get_errno() == errno.EINTR, (name, os.strerror(ctypes.get_errno()))
-    assert 0.15 < time.monotonic() - start < 1, name
+    assert 0.15 < time.monotonic() - start < 8, name
 PY
 until_state a active
 grep -q 'cancelled' "$dir/holder" || fail "the holder was not told: $(cat "$dir/holder")"
@@ -42,11 +42,10 @@ for _ in 1 2 3 4 5; do
     truncate -s 0 a &
     waiters+=($!)
 done
-sleep 0.3
-expect recalled "$(lease_states a)"
+until_state a recalled
 kill -9 "${waiters[@]}"
 for pid in "${waiters[@]}"; do
-    wait_gone "$pid" 20 || fail "a killed waiter hangs"
+    wait_gone "$pid" 100 || fail "a killed waiter hangs"
 done
 until_state a active
 expect "$sum" "$(sum a)"
@@ -56,11 +55,11 @@ truncate -s 0 a &
 first=$!
 truncate -s 1000 a &
 second=$!
-sleep 0.3
+until_state a recalled
 kill -9 $first
 wait $first 2>/dev/null || true
 kill -0 $second
-expect recalled "$(lease_states a)"
+until_state a recalled
 end_holder
 wait $second
 expect 1000 "$(stat -c %s a)"

@@ -21,12 +21,12 @@ for i in $(seq $n); do
 done
 for i in $(seq $n); do until_state "a$i" recalled; done
 
-takes 0 1500 sh -c 'for i in $(seq 20); do echo $i >c$i; done; cat c* >/dev/null; rm c*; ls -lR . >/dev/null'
+takes 0 30000 sh -c 'for i in $(seq 20); do echo $i >c$i; done; cat c* >/dev/null; rm c*; ls -lR . >/dev/null'
 expect 8192 "$(wc -c <a7)"
 
 kill "${holders[@]}"
 for pid in "${waiters[@]}"; do
-    wait_gone "$pid" 50 || fail "a waiter was forgotten"
+    wait_gone "$pid" 200 || fail "a waiter was forgotten"
     wait "$pid"
 done
 for i in $(seq $n); do expect "$i" "$(stat -c %s "a$i")"; done
