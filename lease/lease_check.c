@@ -14,12 +14,12 @@
         }                                                                                                              \
     } while (0)
 
-static int check_waiters(const struct lease_inode *entry, size_t *count)
+static int check_places(const struct lease_inode *entry, size_t *count)
 {
-    for (const struct lease_waiter *w = entry->waiters; w; w = w->next) {
-        REQUIRE(w->registered && w->inode_entry == entry, "a listed waiter is not registered there");
-        REQUIRE(*w->prev == w, "a waiter's back link");
-        REQUIRE(!w->next || w->ticket < w->next->ticket, "waiters out of order");
+    for (const struct lease_place *p = entry->places; p; p = p->next) {
+        REQUIRE(p->inode_entry == entry, "a place in another file's queue");
+        REQUIRE(*p->prev == p, "a place's back link");
+        REQUIRE(!p->next || p->waiter->ticket <= p->next->waiter->ticket, "places out of order");
         (*count)++;
     }
     return 0;
@@ -34,8 +34,8 @@ static int check_lease(struct lease *lease)
     FOR_EACH_OVERLAP(other, lease->inode, lease->node.range)
     REQUIRE(other == lease || (lease->mode == LEASE_READ && other->mode == LEASE_READ), "I3: a write lease overlaps");
     if (lease->state == LEASE_ACTIVE)
-        for (const struct lease_waiter *w = lease->inode->waiters; w; w = w->next)
-            REQUIRE(!w->parked || !lease_blocks_waiter(lease, w), "I10: parked for a lease that is not recalled");
+        for (const struct lease_place *p = lease->inode->places; p; p = p->next)
+            REQUIRE(!p->parked || !lease_blocks_place(lease, p), "I10: parked for a lease that is not recalled");
     REQUIRE((lease->deadline_ns == NO_DEADLINE) == (lease->state == LEASE_GRANTING || lease->overrun),
             "a deadline where none belongs, or none where one does");
     return 0;
@@ -43,7 +43,7 @@ static int check_lease(struct lease *lease)
 
 static int check(struct lease_table *table)
 {
-    size_t leases = 0, waiters = 0;
+    size_t leases = 0, places = 0;
 
     for (struct lease *lease = lease_lowest(table); lease; lease = lease_after(lease)) {
         leases++;
@@ -57,11 +57,11 @@ static int check(struct lease_table *table)
     REQUIRE(leases == table->n_leases, "count of leases");
     for (struct lease_inode *entry = table->inodes; entry; entry = entry->hh.next) {
         REQUIRE(lease_tree_valid(&entry->tree), "interval tree");
-        REQUIRE(entry->waiters || !lease_tree_empty(&entry->tree), "an empty file entry");
-        if (check_waiters(entry, &waiters))
+        REQUIRE(entry->places || !lease_tree_empty(&entry->tree), "an empty file entry");
+        if (check_places(entry, &places))
             return -EUCLEAN;
     }
-    REQUIRE(waiters == table->n_waiters, "count of waiters");
+    REQUIRE(places == table->n_places, "count of places");
     return 0;
 }
 

@@ -100,7 +100,7 @@ struct lease_inode *lease_inode_get(struct lease_table *table, uint64_t inode)
 
 void lease_inode_put(struct lease_table *table, struct lease_inode *entry)
 {
-    if (!lease_tree_empty(&entry->tree) || entry->waiters)
+    if (!lease_tree_empty(&entry->tree) || entry->places)
         return;
     HASH_DELETE(hh, table->inodes, entry);
     free(entry);

@@ -17,8 +17,8 @@
 
 struct lease_inode {
     uint64_t inode;
-    struct lease_tree tree;       /* leases that can conflict: all but the quarantined */
-    struct lease_waiter *waiters; /* registered, by ticket */
+    struct lease_tree tree;     /* leases that can conflict: all but the quarantined */
+    struct lease_place *places; /* of its waiters, by ticket */
     UT_hash_handle hh;
 };
 
@@ -60,7 +60,7 @@ struct lease_table {
     struct lease_inode *inodes;
     struct lease_session *sessions;
     uint64_t last_id, last_ticket;
-    size_t n_leases, n_waiters;
+    size_t n_leases, n_places;
     struct lease_counts total; /* the counters since the start */
 };
 
@@ -90,10 +90,13 @@ void lease_post(struct lease_table *table, const struct lease *lease, enum lease
 /* lease_waiters.c: conflicts and parking. */
 bool lease_blocks_op(const struct lease *lease, enum lease_op op);
 bool lease_blocks_request(const struct lease *lease, enum lease_mode mode);
-bool lease_blocks_waiter(const struct lease *lease, const struct lease_waiter *waiter);
-int waiter_park(struct lease_table *table, struct lease_waiter *waiter, uint64_t inode, struct lease_range range);
+bool lease_blocks_place(const struct lease *lease, const struct lease_place *place);
+bool waiter_is_parked(const struct lease_waiter *waiter);
+/* -EINPROGRESS; -ENOMEM, -ECANCELED. op 0: a request for a lease. */
+int waiter_park(struct lease_table *table, struct lease_waiter *waiter, uint64_t inode, struct lease_range range,
+                enum lease_op op);
 void waiter_unregister(struct lease_table *table, struct lease_waiter *waiter);
-/* Is a request behind another waiter? Those that came before `ticket` count. */
+/* Is a request behind another waiter? Every operation counts, and the requests that came before `ticket`. */
 bool waiter_ahead(const struct lease_inode *entry, struct lease_range range, enum lease_mode mode, uint64_t ticket);
 /* Resumes every parked waiter of the inode that nothing blocks any more. */
 void waiters_wake(struct lease_table *table, struct lease_inode *entry);

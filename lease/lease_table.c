@@ -80,10 +80,8 @@ static int op_begin(struct lease_table *table, uint64_t inode, struct lease_rang
     if (table->limits.policy == LEASE_POLICY_BUSY && held_by_somebody)
         return -EBUSY;
     if (waiter) {
-        int error;
+        int error = waiter_park(table, waiter, inode, range, op);
 
-        waiter->op = op;
-        error = waiter_park(table, waiter, inode, range);
         if (error != -EINPROGRESS)
             return error;
     }
@@ -125,11 +123,23 @@ bool lease_waiter_cancel(struct lease_table *table, struct lease_waiter *waiter,
 
     (void)now_ns;
     lock(table);
-    was_parked = waiter->parked;
+    was_parked = waiter_is_parked(waiter);
     if (was_parked)
         waiter_unregister(table, waiter);
     unlock(table);
     return was_parked;
+}
+
+void lease_waiter_abandon(struct lease_table *table, struct lease_waiter *waiter)
+{
+    lock(table);
+    waiter->cancelled = true;
+    if (waiter_is_parked(waiter)) {
+        for (int i = 0; i < LEASE_WAITER_PLACES; i++)
+            waiter->places[i].parked = false;
+        waiter->resume(waiter);
+    }
+    unlock(table);
 }
 
 /* ---- leases ---- */
@@ -165,10 +175,8 @@ static int request_wait(struct lease_table *table, const struct lease_request *r
     bool pending = false, held = false;
     int error;
 
-    waiter->op = 0;
     waiter->mode = request->mode;
-    waiter->session_id = request->session_id;
-    error = waiter_park(table, waiter, request->inode, request->range);
+    error = waiter_park(table, waiter, request->inode, request->range, 0);
     if (error == -EINPROGRESS)
         request_blocked(table, request, waiter->ticket, true, now_ns, &pending, &held);
     return error;
@@ -243,9 +251,10 @@ static int commit(struct lease_table *table, uint64_t lease_id, uint64_t now_ns,
         return -ESTALE;
     lease_activate(table, lease, now_ns, exposure);
     get_info(lease, ret_info);
-    /* Whoever parked because of the grant in progress found nothing to recall then. */
-    for (const struct lease_waiter *w = lease->inode->waiters; w; w = w->next)
-        if (lease->state == LEASE_ACTIVE && lease_blocks_waiter(lease, w))
+    /* Whoever parked because of the grant in progress found nothing to recall then. (Under policy `busy` a request may
+     * wait behind the one that was granted here; it was woken, to be refused.) */
+    for (const struct lease_place *p = lease->inode->places; p; p = p->next)
+        if (table->limits.policy == LEASE_POLICY_RECALL && lease->state == LEASE_ACTIVE && lease_blocks_place(lease, p))
             lease_recall(table, lease, now_ns);
     if (lease->state == LEASE_ACTIVE && lease->recalled_by_try)
         lease_recall(table, lease, now_ns);
@@ -353,27 +362,11 @@ int lease_revoke(struct lease_table *table, uint64_t lease_id, uint64_t now_ns)
     return result;
 }
 
-static void cancel_requests(struct lease_table *table, uint64_t session_id)
-{
-    for (struct lease_inode *entry = table->inodes; entry; entry = entry->hh.next)
-        for (struct lease_waiter *w = entry->waiters, *next; w; w = next) {
-            next = w->next;
-            if (w->op || w->session_id != session_id)
-                continue;
-            w->cancelled = true;
-            if (w->parked) {
-                w->parked = false;
-                w->resume(w);
-            }
-        }
-}
-
 void lease_session_end(struct lease_table *table, uint64_t session_id, uint64_t now_ns)
 {
     struct lease_session *session;
 
     lock(table);
-    cancel_requests(table, session_id);
     HASH_FIND(hh, table->sessions, &session_id, sizeof(session_id), session);
     if (session)
         for (struct lease *lease = session->leases; lease; lease = lease->next)
@@ -464,7 +457,7 @@ void lease_counts(struct lease_table *table, struct lease_counts *ret_counts)
     lock(table);
     *ret_counts = table->total;
     ret_counts->leases = table->n_leases;
-    ret_counts->waiters = table->n_waiters;
+    ret_counts->waiters = table->n_places;
     for (struct lease *lease = lease_lowest(table); lease; lease = lease_after(lease)) {
         ret_counts->granting += lease->state == LEASE_GRANTING;
         ret_counts->active += lease->state == LEASE_ACTIVE;

@@ -30,8 +30,9 @@
  *
  *   (*) or until the fence has overrun lease_limits.fence_bound_ns: then the filesystem copies the held blocks.
  *   GRANTING conflicts like ACTIVE; its recall is sent as soon as the grant is committed.
- *   A request for a lease also conflicts with every parked operation and earlier parked request that overlaps it
- *   (I10, and first come, first served).
+ *   A request for a lease also conflicts with every parked operation that overlaps it, whichever came first (each
+ *   grant before it would cost the operation one more recall: I4), and with every earlier parked request (first come,
+ *   first served).
  */
 
 #include <stdbool.h>
@@ -120,18 +121,27 @@ struct lease_events {
  *   - a waiter that was ever parked stays registered (so that no lease is granted over its range) until
  *     lease_op_end() or, for a lease request, until the grant or an error.
  */
+#define LEASE_WAITER_PLACES 3
+
+/* Where a waiter stands in the queue of one file. The table's own, guarded by its lock. */
+struct lease_place {
+    struct lease_place *next, **prev;
+    struct lease_waiter *waiter;
+    struct lease_inode *inode_entry; /* NULL: free */
+    struct lease_range range;
+    enum lease_op op; /* 0: a request for a lease */
+    bool parked;      /* else it only keeps others from being granted what the operation has waited for already */
+};
+
 struct lease_waiter {
     void (*resume)(struct lease_waiter *waiter);
 
     /* The table's own, guarded by its lock. */
-    struct lease_waiter *next, **prev;
-    struct lease_inode *inode_entry;
-    struct lease_range range;
-    enum lease_op op;     /* of an operation; 0 for a lease request */
-    enum lease_mode mode; /* of a lease request */
-    bool registered, parked, cancelled;
-    uint64_t ticket;     /* arrival order */
-    uint64_t session_id; /* of a lease request */
+    struct lease_place places[LEASE_WAITER_PLACES]; /* an operation may ask for several ranges, of two files */
+    enum lease_mode mode;                           /* of a lease request */
+    bool cancelled;
+    unsigned turn;   /* which place is given up when all are taken */
+    uint64_t ticket; /* arrival order; 0: never parked */
 };
 
 int lease_table_new(const struct lease_limits *limits, const struct lease_events *events,
@@ -143,7 +153,9 @@ void lease_table_free(struct lease_table *table); /* NULL is allowed; nothing ma
 /* May the operation change these bytes now? Does not block.
  * 0: go, now, under the same inode lock. (If the waiter was parked before, lease_op_end() follows the operation.)
  * -EINPROGRESS: parked; conflicting leases have been recalled. Drop the inode lock and give the thread back.
- * -EBUSY: policy `busy`. -EAGAIN: `waiter` is NULL and the operation would have to park (recalls have been sent). */
+ * -EBUSY: policy `busy`. -EAGAIN: `waiter` is NULL and the operation would have to park (recalls have been sent).
+ * -ECANCELED: abandoned. After -EINPROGRESS another thread may be running with the waiter already: the caller does not
+ * touch it, nor what embeds it. */
 int lease_op_begin(struct lease_table *table, uint64_t inode, struct lease_range range, enum lease_op op,
                    uint64_t now_ns, struct lease_waiter *waiter);
 void lease_op_end(struct lease_table *table, struct lease_waiter *waiter); /* no-op if it was never parked */
@@ -152,6 +164,10 @@ void lease_op_end(struct lease_table *table, struct lease_waiter *waiter); /* no
  * recalls that only it waited for are cancelled and those leases live on. false: it is being resumed or was never
  * parked; the caller lets the resumed operation run. */
 bool lease_waiter_cancel(struct lease_table *table, struct lease_waiter *waiter, uint64_t now_ns);
+
+/* Whoever it was for is gone. Parked: resume is called now. From here on lease_op_begin() and lease_request() do not
+ * park it, but return -ECANCELED. Thread-safe as long as the waiter exists. */
+void lease_waiter_abandon(struct lease_table *table, struct lease_waiter *waiter);
 
 /* ---- leases: called by the control service ---- */
 
@@ -165,7 +181,8 @@ struct lease_request {
 
 /* Begins a grant: 0 and *ret_lease_id in state GRANTING (the caller then holds and exposes, and ends with
  * lease_commit() or lease_abort()). -EINPROGRESS: parked. -EBUSY: conflict and policy `busy` or !wait.
- * -EAGAIN: a recall is pending (I10) and !wait. -EMFILE, -ENFILE: limit of the session, of the table. -EINVAL. */
+ * -EAGAIN: a recall is pending (I10) and !wait. -EMFILE, -ENFILE: limit of the session, of the table. -EINVAL.
+ * -ECANCELED: the waiter was abandoned. */
 int lease_request(struct lease_table *table, const struct lease_request *request, uint64_t now_ns,
                   struct lease_waiter *waiter, uint64_t *ret_lease_id);
 
@@ -198,8 +215,7 @@ int lease_return(struct lease_table *table, uint64_t session_id, uint64_t lease_
 /* By an administrator: -> FENCING at once. -ENOENT, -EALREADY. */
 int lease_revoke(struct lease_table *table, uint64_t lease_id, uint64_t now_ns);
 
-/* The session died or left: all its leases -> FENCING, its parked requests are cancelled (their resume IS called,
- * lease_request() then says -ECANCELED). */
+/* The session died or left: all its leases -> FENCING. Its parked requests are the caller's to abandon. */
 void lease_session_end(struct lease_table *table, uint64_t session_id, uint64_t now_ns);
 
 /* The fence ended: proof (lease gone, waiters resumed), or no proof (QUARANTINED, detached: conflicts with nothing,

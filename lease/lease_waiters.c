@@ -30,29 +30,34 @@ bool lease_blocks_request(const struct lease *lease, enum lease_mode mode)
     return true;
 }
 
-bool lease_blocks_waiter(const struct lease *lease, const struct lease_waiter *waiter)
+bool lease_blocks_place(const struct lease *lease, const struct lease_place *place)
 {
-    if (!range_overlaps(lease->node.range, waiter->range))
+    if (!range_overlaps(lease->node.range, place->range))
         return false;
-    return waiter->op ? lease_blocks_op(lease, waiter->op) : lease_blocks_request(lease, waiter->mode);
+    return place->op ? lease_blocks_op(lease, place->op) : lease_blocks_request(lease, place->waiter->mode);
 }
 
-static void waiter_register(struct lease_table *table, struct lease_waiter *waiter, struct lease_inode *entry)
+bool waiter_is_parked(const struct lease_waiter *waiter)
 {
-    struct lease_waiter **place = &entry->waiters;
+    for (int i = 0; i < LEASE_WAITER_PLACES; i++)
+        if (waiter->places[i].parked)
+            return true;
+    return false;
+}
 
-    if (!waiter->ticket)
-        waiter->ticket = ++table->last_ticket;
-    while (*place && (*place)->ticket < waiter->ticket)
-        place = &(*place)->next;
-    waiter->next = *place;
-    waiter->prev = place;
-    if (waiter->next)
-        waiter->next->prev = &waiter->next;
-    *place = waiter;
-    waiter->inode_entry = entry;
-    waiter->registered = true;
-    table->n_waiters++;
+static void place_link(struct lease_table *table, struct lease_place *place, struct lease_inode *entry)
+{
+    struct lease_place **at = &entry->places;
+
+    while (*at && (*at)->waiter->ticket <= place->waiter->ticket)
+        at = &(*at)->next;
+    place->next = *at;
+    place->prev = at;
+    if (place->next)
+        place->next->prev = &place->next;
+    *at = place;
+    place->inode_entry = entry;
+    table->n_places++;
 }
 
 /* A recall that nobody waits for any more is taken back: the holder may keep its lease. */
@@ -62,82 +67,131 @@ static void cancel_idle_recalls(struct lease_table *table, struct lease_inode *e
 
     FOR_EACH_OVERLAP(lease, entry, range)
     {
-        const struct lease_waiter *waiter = entry->waiters;
+        const struct lease_place *place = entry->places;
 
         if (lease->state != LEASE_RECALLED || lease->recalled_by_try)
             continue;
-        while (waiter && !lease_blocks_waiter(lease, waiter))
-            waiter = waiter->next;
-        if (!waiter)
+        while (place && !lease_blocks_place(lease, place))
+            place = place->next;
+        if (!place)
             lease_cancel_recall(table, lease);
     }
 }
 
-void waiter_unregister(struct lease_table *table, struct lease_waiter *waiter)
+static void place_free(struct lease_table *table, struct lease_place *place)
 {
-    struct lease_inode *entry = waiter->inode_entry;
+    struct lease_inode *entry = place->inode_entry;
 
-    if (!waiter->registered)
+    if (!entry)
         return;
-    *waiter->prev = waiter->next;
-    if (waiter->next)
-        waiter->next->prev = waiter->prev;
-    waiter->registered = waiter->parked = false;
-    waiter->inode_entry = NULL;
-    table->n_waiters--;
-    cancel_idle_recalls(table, entry, waiter->range);
+    *place->prev = place->next;
+    if (place->next)
+        place->next->prev = place->prev;
+    place->parked = false;
+    place->inode_entry = NULL;
+    table->n_places--;
+    cancel_idle_recalls(table, entry, place->range);
     waiters_wake(table, entry);
     lease_inode_put(table, entry);
 }
 
-int waiter_park(struct lease_table *table, struct lease_waiter *waiter, uint64_t inode, struct lease_range range)
+void waiter_unregister(struct lease_table *table, struct lease_waiter *waiter)
 {
-    struct lease_inode *entry = lease_inode_get(table, inode);
+    /* First of all it stops waiting: freeing a place wakes those who may go on. */
+    for (int i = 0; i < LEASE_WAITER_PLACES; i++)
+        waiter->places[i].parked = false;
+    for (int i = 0; i < LEASE_WAITER_PLACES; i++)
+        place_free(table, &waiter->places[i]);
+}
 
+static bool place_is(const struct lease_place *place, const struct lease_inode *entry, struct lease_range range,
+                     enum lease_op op)
+{
+    return place->inode_entry == entry && place->op == op && place->range.offset == range.offset &&
+           place->range.length == range.length;
+}
+
+/* The waiter's place for this question: the same as last time, a free one, or else the one that it asked for first (the
+ * file or its size changed while it waited). */
+static struct lease_place *place_for(struct lease_table *table, struct lease_waiter *waiter, struct lease_inode *entry,
+                                     struct lease_range range, enum lease_op op)
+{
+    struct lease_place *place = NULL;
+
+    for (int i = 0; i < LEASE_WAITER_PLACES; i++)
+        if (place_is(&waiter->places[i], entry, range, op))
+            return &waiter->places[i];
+    for (int i = 0; i < LEASE_WAITER_PLACES && !place; i++)
+        if (!waiter->places[i].inode_entry)
+            place = &waiter->places[i];
+    if (!place)
+        place = &waiter->places[waiter->turn++ % LEASE_WAITER_PLACES];
+    place_free(table, place);
+    *place = (struct lease_place){.waiter = waiter, .range = range, .op = op};
+    return place;
+}
+
+int waiter_park(struct lease_table *table, struct lease_waiter *waiter, uint64_t inode, struct lease_range range,
+                enum lease_op op)
+{
+    struct lease_inode *entry;
+    struct lease_place *place;
+
+    if (waiter->cancelled)
+        return -ECANCELED;
+    entry = lease_inode_get(table, inode);
     if (!entry)
         return -ENOMEM;
-    if (waiter->registered && waiter->inode_entry != entry)
-        waiter_unregister(table, waiter); /* an operation on two files now waits for the other one */
-    waiter->range = range;
-    if (!waiter->registered)
-        waiter_register(table, waiter, entry);
-    waiter->parked = true;
+    if (!waiter->ticket)
+        waiter->ticket = ++table->last_ticket;
+    place = place_for(table, waiter, entry, range, op);
+    if (!place->inode_entry)
+        place_link(table, place, entry);
+    place->parked = true;
     return -EINPROGRESS;
 }
 
 bool waiter_ahead(const struct lease_inode *entry, struct lease_range range, enum lease_mode mode, uint64_t ticket)
 {
-    for (const struct lease_waiter *w = entry->waiters; w && w->ticket < ticket; w = w->next) {
-        bool compatible = mode == LEASE_READ && (w->op == LEASE_OP_SHARE || (!w->op && w->mode == LEASE_READ));
+    for (const struct lease_place *p = entry->places; p; p = p->next) {
+        bool compatible = mode == LEASE_READ && (p->op == LEASE_OP_SHARE || (!p->op && p->waiter->mode == LEASE_READ));
+        bool first = p->op || p->waiter->ticket < ticket;
 
-        if (!compatible && range_overlaps(w->range, range))
+        if (first && !compatible && range_overlaps(p->range, range))
             return true;
     }
     return false;
 }
 
-static bool blocked(struct lease_inode *entry, const struct lease_waiter *waiter)
+static bool blocked(const struct lease_table *table, struct lease_inode *entry, const struct lease_place *place)
 {
+    const struct lease_waiter *waiter = place->waiter;
+    bool waits = false;
     struct lease *lease;
 
     if (waiter->cancelled)
         return false;
-    FOR_EACH_OVERLAP(lease, entry, waiter->range)
-    if (lease_blocks_waiter(lease, waiter))
-        return true;
-    return !waiter->op && waiter_ahead(entry, waiter->range, waiter->mode, waiter->ticket);
+    FOR_EACH_OVERLAP(lease, entry, place->range)
+    {
+        if (!lease_blocks_place(lease, place))
+            continue;
+        /* Somebody ahead in the queue got a lease. Nobody is recalled under this policy: ask again, to hear -EBUSY. */
+        if (table->limits.policy == LEASE_POLICY_BUSY && lease->state != LEASE_FENCING)
+            return false;
+        waits = true;
+    }
+    return waits || (!place->op && waiter_ahead(entry, place->range, waiter->mode, waiter->ticket));
 }
 
 void waiters_wake(struct lease_table *table, struct lease_inode *entry)
 {
-    struct lease_waiter *next;
+    struct lease_place *next;
 
-    (void)table;
-    for (struct lease_waiter *waiter = entry->waiters; waiter; waiter = next) {
-        next = waiter->next;
-        if (!waiter->parked || blocked(entry, waiter))
+    for (struct lease_place *place = entry->places; place; place = next) {
+        next = place->next;
+        if (!place->parked || blocked(table, entry, place))
             continue;
-        waiter->parked = false; /* still registered: no lease slips in before it has run (I10) */
-        waiter->resume(waiter);
+        place->parked = false; /* still registered: no lease slips in before it has run (I10) */
+        place->waiter->resume(place->waiter);
     }
 }

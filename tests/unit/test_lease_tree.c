@@ -19,7 +19,8 @@ static uint64_t from_environment(const char *name, uint64_t otherwise)
     return text ? strtoull(text, NULL, 0) : otherwise;
 }
 
-static void check_search(struct lease_tree *tree, struct lease_tree_node *nodes, const bool *in, struct lease_range range)
+static void check_search(struct lease_tree *tree, struct lease_tree_node *nodes, const bool *in,
+                         struct lease_range range)
 {
     size_t expected = 0, found = 0;
     const struct lease_tree_node *previous = NULL;
