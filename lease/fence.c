@@ -72,13 +72,17 @@ static void told(void *arg)
 {
     struct grant *grant = arg;
 
+    struct mail *letter = NULL;
+
     grant_unpublish(grant);
     if (grant->reason != LEASE_END_RETURNED && grant->reason != LEASE_END_SESSION)
-        session_mail(grant->session,
-                     jsonrpc_notification(LEASEFS_NOTIFY_REVOKED,
-                                          json_pack("{s:I, s:I, s:s}", "lease", (json_int_t)grant->lease_id, "sequence",
-                                                    (json_int_t)grant->sequence, "reason",
-                                                    lease_end_reason_name(grant->reason))));
+        letter = session_letter(grant->session,
+                                jsonrpc_notification(LEASEFS_NOTIFY_REVOKED,
+                                                     json_pack("{s:I, s:I, s:s}", "lease", (json_int_t)grant->lease_id,
+                                                               "sequence", (json_int_t)grant->sequence, "reason",
+                                                               lease_end_reason_name(grant->reason))));
+    if (letter)
+        mail_post_news(grant, letter);
     grant_unref(grant);
 }
 
@@ -89,6 +93,8 @@ bool fence_exposure(struct grant *grant)
 
     c->exposure->revoke(grant->exposure);
     error = c->exposure->fence(grant->exposure);
+    if (grant->mode == LEASE_WRITE) /* with proof or without: its holder may have written */
+        c->layout->committed(c->fs, grant->inode, grant->range, UINT64_MAX);
     if (error) {
         service_log("ALARM: lease %llu: no mechanism proved the end of remote access (%s); its blocks are quarantined",
                     (unsigned long long)grant->lease_id, strerror(-error));
@@ -100,8 +106,6 @@ bool fence_exposure(struct grant *grant)
         return false;
     }
     c->exposure->drop(grant->exposure);
-    if (grant->mode == LEASE_WRITE)
-        c->layout->committed(c->fs, grant->inode, grant->range, UINT64_MAX);
     c->layout->release(c->fs, grant->hold); /* last: it also keeps the inode */
     return true;
 }
@@ -143,7 +147,7 @@ void fence_return(struct session *session, json_t *id, uint64_t lease_id, uint32
     pthread_mutex_unlock(&service->lock);
     if (!grant) {
         free(pending);
-        session_send(session, refusal_message(id, &unknown, "no such lease of this session"));
+        session_answer(session, id, refusal_message(id, &unknown, "no such lease of this session"));
         return;
     }
     error = lease_return(service->table, session->id, lease_id, sequence, service_now_ns());
@@ -163,7 +167,7 @@ void fence_return(struct session *session, json_t *id, uint64_t lease_id, uint32
         json_decref(pending->id);
         session_unref(pending->session);
         free(pending);
-        session_send(session, refusal_message(id, &newer, "a sequence number that this lease never had"));
+        session_answer(session, id, refusal_message(id, &newer, "a sequence number that this lease never had"));
     }
 }
 

@@ -140,6 +140,7 @@ static struct grant *grant_new(struct request *request, uint64_t lease_id)
     grant->service = request->session->service;
     grant->session = session_ref(request->session);
     atomic_init(&grant->refs, 1);
+    grant->early_end = &grant->early;
     grant->lease_id = lease_id;
     grant->inode = request->inode;
     grant->range = range_round_out((struct lease_range){request->offset, request->length}, LEASEFS_BLOCK_SIZE);
@@ -212,6 +213,7 @@ static void finish(struct request *request, uint64_t lease_id)
     error = lease_commit(service->table, lease_id, service_now_ns(), grant, &info);
     if (!error) {
         request_result(request, grant_json(grant, &info, &keys));
+        grant_announced(grant);
         grant_unref(grant);
         return;
     }
@@ -239,9 +241,10 @@ static int prepare(struct request *request)
         return 0;
     error = c->layout->prepare(c->fs, request->inode, (struct lease_range){request->offset, request->length},
                                request->mode == LEASE_WRITE, false, &request->waiter);
+    if (error == -EINPROGRESS)
+        return error; /* another worker may have it already */
     request->prepared = !error;
-    if (error != -EINPROGRESS)
-        lease_op_end(request->session->service->table, &request->waiter);
+    lease_op_end(request->session->service->table, &request->waiter);
     return error;
 }
 

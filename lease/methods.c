@@ -164,7 +164,7 @@ static void create_step(struct request *r)
         return;
     }
     if (r->size) /* nobody else knows the file: nothing to wait for */
-        error = c->layout->prepare(c->fs, r->inode, (struct lease_range){0, r->size}, true, true, &r->waiter);
+        error = c->layout->prepare(c->fs, r->inode, (struct lease_range){0, r->size}, true, true, NULL);
     if (!error)
         error = add_file(r->session, r->inode, &id);
     if (error) {
@@ -268,13 +268,13 @@ static void renew(struct session *session, const struct jsonrpc_request *rpc)
     int error;
 
     if (jsonrpc_get_uint(rpc->params, "lease", INT64_MAX, &id) != JSONRPC_FOUND) {
-        session_send(session, jsonrpc_error(rpc->id, LEASEFS_RPC_INVALID_PARAMS, "renew {lease}", NULL));
+        session_answer(session, rpc->id, jsonrpc_error(rpc->id, LEASEFS_RPC_INVALID_PARAMS, "renew {lease}", NULL));
         return;
     }
     error = lease_renew(service->table, session->id, id, service_now_ns(), &info);
     ended.error = error;
-    session_send(
-        session,
+    session_answer(
+        session, rpc->id,
         error ? refusal_message(rpc->id, &ended, "no such lease of this session")
               : jsonrpc_result(rpc->id, json_pack("{s:I, s:I, s:I}", "lease", (json_int_t)id, "sequence",
                                                   (json_int_t)info.sequence, "lease_time_ms",
@@ -287,7 +287,8 @@ static void give_back(struct session *session, const struct jsonrpc_request *rpc
 
     if (jsonrpc_get_uint(rpc->params, "lease", INT64_MAX, &id) != JSONRPC_FOUND ||
         jsonrpc_get_uint(rpc->params, "sequence", UINT32_MAX, &sequence) == JSONRPC_WRONG)
-        session_send(session, jsonrpc_error(rpc->id, LEASEFS_RPC_INVALID_PARAMS, "return {lease, sequence}", NULL));
+        session_answer(session, rpc->id,
+                       jsonrpc_error(rpc->id, LEASEFS_RPC_INVALID_PARAMS, "return {lease, sequence}", NULL));
     else
         fence_return(session, rpc->id, id, (uint32_t)sequence);
 }
@@ -300,21 +301,22 @@ static void revoke_lease(struct session *session, const struct jsonrpc_request *
     uint64_t id = 0;
 
     if (jsonrpc_get_uint(rpc->params, "lease", INT64_MAX, &id) != JSONRPC_FOUND) {
-        session_send(session, jsonrpc_error(rpc->id, LEASEFS_RPC_INVALID_PARAMS, "revoke {lease}", NULL));
+        session_answer(session, rpc->id, jsonrpc_error(rpc->id, LEASEFS_RPC_INVALID_PARAMS, "revoke {lease}", NULL));
         return;
     }
     refusal.error = lease_get(service->table, id, &info);
     if (!refusal.error && session->who.uid != 0 && session->who.uid != geteuid() && info.session_id != session->id) {
         refusal = (struct refusal){
             .error = -EPERM, .reason = LEASEFS_REASON_PERMISSION, .remedy = "Run as root or as the daemon's user."};
-        session_send(session, refusal_message(rpc->id, &refusal, "another session's lease"));
+        session_answer(session, rpc->id, refusal_message(rpc->id, &refusal, "another session's lease"));
         return;
     }
     if (!refusal.error)
         refusal.error = lease_revoke(service->table, id, service_now_ns());
-    session_send(session, refusal.error && refusal.error != -EALREADY
-                              ? refusal_message(rpc->id, &refusal, "no such lease")
-                              : jsonrpc_result(rpc->id, json_pack("{s:I}", "lease", (json_int_t)id)));
+    session_answer(session, rpc->id,
+                   refusal.error && refusal.error != -EALREADY
+                       ? refusal_message(rpc->id, &refusal, "no such lease")
+                       : jsonrpc_result(rpc->id, json_pack("{s:I}", "lease", (json_int_t)id)));
 }
 
 static void connect_fabric(struct session *session, const struct jsonrpc_request *rpc)
@@ -328,7 +330,7 @@ static void connect_fabric(struct session *session, const struct jsonrpc_request
     if (session->fabric)
         refusal.error = c->exposure->session_connect(session->fabric, &where);
     if (refusal.error) {
-        session_send(session, refusal_message(rpc->id, &refusal, "no RDMA connection can be made"));
+        session_answer(session, rpc->id, refusal_message(rpc->id, &refusal, "no RDMA connection can be made"));
         return;
     }
     for (int i = 0; i < LEASEFS_COOKIE_SIZE; i++)
@@ -344,8 +346,9 @@ static void connect_fabric(struct session *session, const struct jsonrpc_request
         inet_ntop(AF_INET, &in->sin_addr, text, sizeof(text));
         port = ntohs(in->sin_port);
     }
-    session_send(session, jsonrpc_result(rpc->id, json_pack("{s:s, s:I, s:s}", "address", text, "port",
-                                                            (json_int_t)port, "cookie", cookie)));
+    session_answer(session, rpc->id,
+                   jsonrpc_result(rpc->id, json_pack("{s:s, s:I, s:s}", "address", text, "port", (json_int_t)port,
+                                                     "cookie", cookie)));
 }
 
 /* ---- opening the session ---- */
@@ -392,14 +395,16 @@ static void open_session(struct session *session, const struct jsonrpc_request *
     const char *client = NULL;
 
     if (session->client) {
-        session_send(session, jsonrpc_error(rpc->id, LEASEFS_RPC_INVALID_REQUEST, "the session is open already", NULL));
+        session_answer(session, rpc->id,
+                       jsonrpc_error(rpc->id, LEASEFS_RPC_INVALID_REQUEST, "the session is open already", NULL));
         return;
     }
     if (jsonrpc_get_uint(rpc->params, "version", INT32_MAX, &version) != JSONRPC_FOUND ||
         version != LEASEFS_PROTOCOL_VERSION ||
         jsonrpc_get_string(rpc->params, "client", 255, &client) == JSONRPC_WRONG) {
-        session_send(session, jsonrpc_error(rpc->id, LEASEFS_RPC_INVALID_PARAMS,
-                                            "session {client: a name of at most 255 bytes; version: 1}", NULL));
+        session_answer(session, rpc->id,
+                       jsonrpc_error(rpc->id, LEASEFS_RPC_INVALID_PARAMS,
+                                     "session {client: a name of at most 255 bytes; version: 1}", NULL));
         return;
     }
     session->client = strdup(client ? client : "?");
@@ -431,15 +436,16 @@ static void dispatch(struct session *session, const struct jsonrpc_request *rpc)
         if (strcmp(rpc->method, methods[i].name) != 0)
             continue;
         if (!session->opened)
-            session_send(session, jsonrpc_error(rpc->id, LEASEFS_RPC_INVALID_REQUEST,
-                                                "open a session first: method session", NULL));
+            session_answer(
+                session, rpc->id,
+                jsonrpc_error(rpc->id, LEASEFS_RPC_INVALID_REQUEST, "open a session first: method session", NULL));
         else if (methods[i].now)
             methods[i].now(session, rpc);
         else
             request_start(session, rpc, methods[i].step);
         return;
     }
-    session_send(session, jsonrpc_error(rpc->id, LEASEFS_RPC_METHOD_NOT_FOUND, "no such method", NULL));
+    session_answer(session, rpc->id, jsonrpc_error(rpc->id, LEASEFS_RPC_METHOD_NOT_FOUND, "no such method", NULL));
 }
 
 void methods_handle(struct session *session, const char *line, size_t length)

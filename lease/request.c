@@ -23,18 +23,55 @@ static void resume(struct lease_waiter *waiter)
     workqueue_push(request->session->service->grants, &request->work);
 }
 
+/* false: the session has too many. */
+static bool register_request(struct session *session, struct request *request)
+{
+    bool fits;
+
+    pthread_mutex_lock(&session->requests_lock);
+    fits = session->n_requests < SESSION_MAX_REQUESTS;
+    if (fits) {
+        session->n_requests++;
+        request->next = session->requests;
+        request->prev = &session->requests;
+        if (request->next)
+            request->next->prev = &request->next;
+        session->requests = request;
+    }
+    pthread_mutex_unlock(&session->requests_lock);
+    return fits;
+}
+
+static void unregister_request(struct request *request)
+{
+    struct session *session = request->session;
+
+    pthread_mutex_lock(&session->requests_lock);
+    *request->prev = request->next;
+    if (request->next)
+        request->next->prev = request->prev;
+    session->n_requests--;
+    pthread_mutex_unlock(&session->requests_lock);
+}
+
+void requests_abandon(struct session *session)
+{
+    pthread_mutex_lock(&session->requests_lock);
+    for (struct request *request = session->requests; request; request = request->next)
+        lease_waiter_abandon(session->service->table, &request->waiter);
+    pthread_mutex_unlock(&session->requests_lock);
+}
+
 void request_start(struct session *session, const struct jsonrpc_request *rpc, void (*step)(struct request *))
 {
     struct refusal refusal = {.error = -EAGAIN, .reason = LEASEFS_REASON_LIMIT, .remedy = "Wait for earlier requests."};
-    struct request *request = NULL;
+    struct request *request = calloc(1, sizeof(*request));
 
-    if (atomic_load(&session->requests) < SESSION_MAX_REQUESTS)
-        request = calloc(1, sizeof(*request));
-    if (!request) {
-        session_send(session, refusal_message(rpc->id, &refusal, "too many requests under way"));
+    if (!request || !register_request(session, request)) {
+        free(request);
+        session_answer(session, rpc->id, refusal_message(rpc->id, &refusal, "too many requests under way"));
         return;
     }
-    atomic_fetch_add(&session->requests, 1);
     request->work.run = run;
     request->waiter.resume = resume;
     request->session = session_ref(session);
@@ -49,6 +86,7 @@ void request_end(struct request *request, json_t *message)
 {
     struct lease_service *service = request->session->service;
 
+    unregister_request(request);
     lease_op_end(service->table, &request->waiter);
     if (request->pinned)
         service->config.layout->close(service->config.fs, request->inode);
@@ -58,7 +96,6 @@ void request_end(struct request *request, json_t *message)
         json_decref(message);
     json_decref(request->id);
     json_decref(request->params);
-    atomic_fetch_sub(&request->session->requests, 1);
     session_unref(request->session);
     free(request);
     service_idle(service);

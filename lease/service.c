@@ -40,12 +40,41 @@ void service_wake(struct lease_service *service)
         ;
 }
 
-void mail_post(struct lease_service *service, struct mail *mail)
+static void append_locked(struct mail ***end, struct mail *mail)
 {
     mail->next = NULL;
+    **end = mail;
+    *end = &mail->next;
+}
+
+void mail_post(struct lease_service *service, struct mail *mail)
+{
     pthread_mutex_lock(&service->lock);
-    *service->mail_end = mail;
-    service->mail_end = &mail->next;
+    append_locked(&service->mail_end, mail);
+    pthread_mutex_unlock(&service->lock);
+    service_wake(service);
+}
+
+void mail_post_news(struct grant *grant, struct mail *mail)
+{
+    struct lease_service *service = grant->service;
+
+    pthread_mutex_lock(&service->lock);
+    append_locked(grant->announced ? &service->mail_end : &grant->early_end, mail);
+    pthread_mutex_unlock(&service->lock);
+    service_wake(service);
+}
+
+void grant_announced(struct grant *grant)
+{
+    struct lease_service *service = grant->service;
+
+    pthread_mutex_lock(&service->lock);
+    grant->announced = true;
+    if (grant->early) {
+        *service->mail_end = grant->early;
+        service->mail_end = grant->early_end;
+    }
     pthread_mutex_unlock(&service->lock);
     service_wake(service);
 }
@@ -138,7 +167,7 @@ static void post(void *ctx, const struct lease_event *event)
         pthread_mutex_unlock(&service->lock);
         if (queue) {
             atomic_fetch_add(&grant->refs, 1);
-            mail_post(service, &grant->notice);
+            mail_post_news(grant, &grant->notice);
         }
         break;
     case LEASE_EVENT_DEADLINE:
@@ -204,6 +233,9 @@ static int make_loop(struct lease_service *service)
     if (error >= 0)
         error = sd_event_add_io(service->loop, &service->listen_source, service->listen_fd, EPOLLIN, session_accept,
                                 service);
+    if (error >= 0)
+        error = sd_event_add_time(service->loop, &service->accept_again, CLOCK_MONOTONIC, UINT64_MAX, 0,
+                                  session_accept_again, service);
     if (error >= 0) /* 1 us: the default accuracy of 250 ms would stretch every deadline */
         error = sd_event_add_time(service->loop, &service->timer, CLOCK_MONOTONIC, UINT64_MAX, 1, on_timer, service);
     return error < 0 ? error : 0;
@@ -283,6 +315,7 @@ static void deliver_stop(struct mail *mail)
         return;
     }
     sd_event_source_set_enabled(stop->service->listen_source, SD_EVENT_OFF);
+    sd_event_source_set_enabled(stop->service->accept_again, SD_EVENT_OFF);
     session_end_all(stop->service);
 }
 
@@ -323,6 +356,7 @@ void lease_service_free(struct lease_service *service)
     sd_event_source_unref(service->timer);
     sd_event_source_unref(service->wake_source);
     sd_event_source_unref(service->listen_source);
+    sd_event_source_unref(service->accept_again);
     sd_event_unref(service->loop);
     workqueue_free(service->grants);
     workqueue_free(service->fences);

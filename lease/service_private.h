@@ -7,6 +7,7 @@
  *
  *   control thread         sockets, buffers, the list of sessions; the only one that sends
  *   service.lock (leaf)    mail for the control thread, grants by lease id, returns that wait, files of sessions
+ *   session.requests_lock  its requests under way; outside the lease table's lock
  *   reference counts       sessions (connection, each request under way, each grant) and grants (table, notice)
  *
  * Other threads reach a client by mail: mail_post() wakes the control thread.
@@ -40,7 +41,7 @@ struct lease_service {
     struct lease_table *table;
     struct workqueue *grants, *fences;
     sd_event *loop;
-    sd_event_source *timer, *wake_source, *listen_source;
+    sd_event_source *timer, *wake_source, *listen_source, *accept_again;
     pthread_t thread;
     bool started;
     int listen_fd, wake_fd;
@@ -66,8 +67,10 @@ struct session_file { /* made by "create", nameless until published */
 struct session {
     struct lease_service *service;
     atomic_uint refs;
-    atomic_bool ended;    /* the client is gone: no new leases */
-    atomic_uint requests; /* under way */
+    atomic_bool ended; /* the client is gone: no new leases */
+    pthread_mutex_t requests_lock;
+    struct request *requests; /* under way; requests_lock */
+    size_t n_requests;        /* the same */
     struct session *next, **prev;
     uint64_t id;
     char *client;
@@ -95,6 +98,7 @@ struct request {
     struct work work;
     struct lease_waiter waiter;
     struct session *session;
+    struct request *next, **prev; /* of the session; its requests_lock */
     json_t *id, *params;
     void (*step)(struct request *request); /* one of methods.c and grant.c; called again after a park */
     const char *path, *destination;        /* borrowed from params */
@@ -120,9 +124,11 @@ struct grant {
     uint32_t sequence; /* at its end */
     struct work fence;
     struct mail notice;
-    bool notice_queued;             /* service.lock */
-    bool told_recall;               /* control thread: what the holder was told last */
-    struct pending_return *returns; /* service.lock */
+    bool notice_queued;              /* service.lock */
+    bool announced;                  /* service.lock: its answer is in the mail, so that news of it may follow */
+    struct mail *early, **early_end; /* service.lock: news from before that */
+    bool told_recall;                /* control thread: what the holder was told last */
+    struct pending_return *returns;  /* service.lock */
     UT_hash_handle hh;
 };
 
@@ -145,18 +151,23 @@ static inline uint64_t service_now_ns(void)
 /* service.c */
 void service_wake(struct lease_service *service);
 void mail_post(struct lease_service *service, struct mail *mail);
+void mail_post_news(struct grant *grant, struct mail *mail); /* not before the grant is announced */
+void grant_announced(struct grant *grant);
 void service_busy(struct lease_service *service);
 void service_idle(struct lease_service *service);
 void service_log(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* session.c */
 int session_accept(sd_event_source *source, int fd, uint32_t events, void *arg);
+int session_accept_again(sd_event_source *source, uint64_t usec, void *arg);
 void session_end_all(struct lease_service *service);
 struct session *session_ref(struct session *session);
 void session_unref(struct session *session);
 struct session *session_find(struct lease_service *service, uint64_t session_id); /* control thread */
 void session_send(struct session *session, json_t *message);                      /* control thread; steals message */
+void session_answer(struct session *session, const json_t *id, json_t *message);  /* the same; nothing without an id */
 void session_mail(struct session *session, json_t *message);                      /* any thread; steals message */
+struct mail *session_letter(struct session *session, json_t *message);            /* steals message. NULL: no memory */
 
 /* methods.c: one line from a client. Control thread. */
 void methods_handle(struct session *session, const char *line, size_t length);
@@ -164,6 +175,7 @@ void methods_handle(struct session *session, const char *line, size_t length);
 /* request.c */
 void request_start(struct session *session, const struct jsonrpc_request *rpc, void (*step)(struct request *));
 void request_end(struct request *request, json_t *message); /* sends, frees */
+void requests_abandon(struct session *session);             /* none of them waits any longer */
 void request_result(struct request *request, json_t *result);
 struct refusal {
     int error; /* negative errno */

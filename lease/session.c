@@ -8,6 +8,8 @@
 
 #include "lease/service_private.h"
 
+#define ACCEPT_PAUSE_US 100000u /* when there are no file descriptors */
+
 struct session *session_ref(struct session *session)
 {
     atomic_fetch_add(&session->refs, 1);
@@ -33,6 +35,7 @@ static void session_close(struct work *work)
     free(session->client);
     free(session->in);
     free(session->out);
+    pthread_mutex_destroy(&session->requests_lock);
     free(session);
     service_idle(service);
 }
@@ -68,6 +71,7 @@ static void session_end(struct session *session)
     if (session->next)
         session->next->prev = session->prev;
     service->n_sessions--;
+    requests_abandon(session);
     lease_session_end(service->table, session->id, service_now_ns());
     session_unref(session);
 }
@@ -137,6 +141,14 @@ void session_send(struct session *session, json_t *message)
     free(text);
 }
 
+void session_answer(struct session *session, const json_t *id, json_t *message)
+{
+    if (id)
+        session_send(session, message);
+    else
+        json_decref(message);
+}
+
 struct message_mail {
     struct mail mail;
     struct session *session;
@@ -152,18 +164,26 @@ static void deliver_message(struct mail *mail)
     free(m);
 }
 
-void session_mail(struct session *session, json_t *message)
+struct mail *session_letter(struct session *session, json_t *message)
 {
     struct message_mail *m = calloc(1, sizeof(*m));
 
     if (!m) {
         json_decref(message);
-        return;
+        return NULL;
     }
     m->mail.deliver = deliver_message;
     m->session = session_ref(session);
     m->message = message;
-    mail_post(session->service, &m->mail);
+    return &m->mail;
+}
+
+void session_mail(struct session *session, json_t *message)
+{
+    struct mail *letter = session_letter(session, message);
+
+    if (letter)
+        mail_post(session->service, letter);
 }
 
 /* ---- input ---- */
@@ -265,6 +285,7 @@ static int session_new(struct lease_service *service, int fd)
     session->service = service;
     session->close.run = session_close;
     atomic_init(&session->refs, 1);
+    pthread_mutex_init(&session->requests_lock, NULL);
     session->in = malloc(LEASEFS_MAX_MESSAGE);
     if (!session->in)
         goto undo;
@@ -293,8 +314,20 @@ undo:
     sd_event_source_disable_unref(session->io);
     free((void *)session->who.groups);
     free(session->in);
+    pthread_mutex_destroy(&session->requests_lock);
     free(session);
     return error;
+}
+
+static void turn_away(int client)
+{
+    static const char full[] = "{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-32000,\"message\":\"too many "
+                               "sessions\",\"data\":{\"errno\":\"EMFILE\",\"reason\":\"limit\"}}}\n";
+
+    if (send(client, full, sizeof(full) - 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
+        /* The closed connection says it, too. */
+    }
+    close(client);
 }
 
 int session_accept(sd_event_source *source, int fd, uint32_t events, void *arg)
@@ -302,10 +335,26 @@ int session_accept(sd_event_source *source, int fd, uint32_t events, void *arg)
     struct lease_service *service = arg;
     int client = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
-    (void)source, (void)events;
+    (void)events;
+    if (client < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)) {
+        /* The connection stays in the queue and the socket readable: asking at once again would go on for ever. */
+        sd_event_source_set_enabled(source, SD_EVENT_OFF);
+        sd_event_source_set_time_relative(service->accept_again, ACCEPT_PAUSE_US);
+        sd_event_source_set_enabled(service->accept_again, SD_EVENT_ONESHOT);
+    }
     if (client < 0)
         return 0;
-    if (service->n_sessions >= LEASEFS_MAX_SESSIONS || session_new(service, client) < 0)
+    if (service->n_sessions >= LEASEFS_MAX_SESSIONS)
+        turn_away(client);
+    else if (session_new(service, client) < 0)
         close(client);
     return 0;
+}
+
+int session_accept_again(sd_event_source *source, uint64_t usec, void *arg)
+{
+    struct lease_service *service = arg;
+
+    (void)source, (void)usec;
+    return sd_event_source_set_enabled(service->listen_source, SD_EVENT_ON);
 }
