@@ -268,6 +268,18 @@ static void a_grant_in_progress_is_recalled_as_soon_as_it_is_committed(void **st
     lease_op_end(f.table, &writer.waiter);
 }
 
+static void who_does_not_wait_for_a_grant_in_progress_has_it_recalled_all_the_same(void **state)
+{
+    struct lease_info info;
+    uint64_t id;
+
+    (void)state;
+    assert_int_equal(ask_lease(&f, 1, FILE_A, blocks(0, 1), LEASE_READ, NULL, &id), 0);
+    assert_int_equal(begin(&f, FILE_A, blocks(0, 1), LEASE_OP_REPLACE, NULL), -EAGAIN);
+    assert_int_equal(lease_commit(f.table, id, f.now_ns, &f, &info), 0);
+    assert_int_equal(state_of(&f, id), LEASE_RECALLED);
+}
+
 /* I10 */
 static void no_lease_is_granted_over_a_pending_recall(void **state)
 {
@@ -550,6 +562,7 @@ int main(void)
         STORY(another_file_and_an_empty_range_conflict_with_nothing),
         STORY(nonsense_is_refused),
         STORY(a_grant_in_progress_is_recalled_as_soon_as_it_is_committed),
+        STORY(who_does_not_wait_for_a_grant_in_progress_has_it_recalled_all_the_same),
         STORY(no_lease_is_granted_over_a_pending_recall),
         STORY(an_operation_goes_before_lease_requests_that_are_older),
         STORY(an_operation_on_two_files_keeps_the_first_while_it_waits_for_the_second),
