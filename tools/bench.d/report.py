@@ -1,0 +1,146 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""From samples to ratios, verdicts on the targets, a table, JSON and a plot. See README.md."""
+
+import argparse
+import fnmatch
+import json
+import statistics
+import sys
+
+import targets
+
+OURS = "leasefs"
+
+
+def median(series):
+    return statistics.median(series["passes"])
+
+
+def lower_is_better(series):
+    return series["unit"] not in ("MB/s", "ops/s")
+
+
+def best_of(subjects, names):
+    """The name of the best of those that were measured, by median; None if there is none."""
+    there = [name for name in names if name in subjects]
+    if not there:
+        return None
+    choose = min if lower_is_better(subjects[there[0]]) else max
+    return choose(there, key=lambda name: median(subjects[name]))
+
+
+def ratio_of(ours, reference):
+    """The median of the passes' own ratios: what disturbs one pass disturbs both sides of it."""
+    pairs = list(zip(ours["passes"], reference["passes"]))
+    if len(ours["passes"]) != len(reference["passes"]) or not pairs or not all(other for _, other in pairs):
+        return None
+    return statistics.median(one / other for one, other in pairs)
+
+
+def judge(metrics, target, metric):
+    """One row of the result: the figure that the target speaks of, and whether it is as wanted."""
+    subjects = metrics.get(metric, {})
+    row = {"metric": metric, "against": target.against, "relation": target.relation, "bound": target.bound,
+           "figure": None, "reference": None, "met": False}
+    if OURS not in subjects:
+        return row
+    if target.against == "absolute":
+        row["figure"] = median(subjects[OURS])
+    elif target.against == "smallest":
+        smallest = min(targets.sizes_of(metrics, metric))
+        row["reference"] = f"{metric.rpartition('.')[0]}.{smallest}"
+        row["figure"] = ratio_of(subjects[OURS], metrics[row["reference"]][OURS])
+    else:
+        row["reference"] = best_of(subjects, targets.PEERS.get(target.against, (target.against,)))
+        if row["reference"]:
+            row["figure"] = ratio_of(subjects[OURS], subjects[row["reference"]])
+    if row["figure"] is not None:
+        row["figure"] = round(row["figure"], 4)
+        row["met"] = row["figure"] >= target.bound if target.relation == ">=" else row["figure"] <= target.bound
+    return row
+
+
+def judge_all(document):
+    """A pattern that fits no metric gives a row too: what was not measured was not met."""
+    metrics, rows = document["metrics"], []
+    for target in targets.TARGETS[document["bench"]]:
+        names = fnmatch.filter(metrics, target.metric)
+        if target.against == "smallest":
+            names = [name for name in names if int(name.rpartition(".")[2]) == max(targets.sizes_of(metrics, name))]
+        rows += [judge(metrics, target, metric) for metric in names or [target.metric]]
+    return rows
+
+
+def short(figure):
+    if figure is None:
+        return "-"
+    for limit, divisor, letter in ((1e7, 1e6, "M"), (1e4, 1e3, "k")):
+        if figure >= limit:
+            return f"{figure / divisor:.0f}{letter}"
+    return f"{figure:.0f}" if figure >= 100 else f"{figure:.3g}"
+
+
+def verdict(row):
+    if row["figure"] is None:
+        return f"{row['against']} {row['relation']} {row['bound']:g}: NOT MEASURED"
+    about = {"absolute": "", "smallest": f" of {row['reference']}"}.get(row["against"], f" of {row['reference']}")
+    return f"{short(row['figure'])}{about} ({row['relation']} {row['bound']:g}: {'met' if row['met'] else 'MISSED'})"
+
+
+def table_of(document):
+    """As Markdown, so that it can be shown anywhere."""
+    metrics, rows = document["metrics"], document["targets"]
+    names = [OURS] + list(dict.fromkeys(name for subjects in metrics.values() for name in subjects if name != OURS))
+    cells = [["", "unit", *names, "leasefs against its targets"]]
+    for metric, subjects in metrics.items():
+        unit = next(iter(subjects.values()))["unit"]
+        verdicts = "; ".join(verdict(row) for row in rows if row["metric"] == metric)
+        cells.append([metric, unit, *(short(median(subjects[name])) if name in subjects else "" for name in names),
+                      verdicts])
+    for row in rows:
+        if row["metric"] not in metrics:
+            cells.append([row["metric"], "", *("" for _ in names), verdict(row)])
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]) - 1)]
+    lines = ["| " + " | ".join([cell.ljust(width) for cell, width in zip(line, widths)] + line[-1:]) + " |"
+             for line in cells]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|---|")
+    return "\n".join(lines)
+
+
+def summary_of(document):
+    rows = document["targets"]
+    missed = sum(not row["met"] for row in rows)
+    lines = [f"{document['bench']}: kernel {document['kernel']}, {document['cpus']} CPUs, {document['started']}; "
+             f"medians; {len(rows) - missed} of {len(rows)} targets met"]
+    lines += [f"not measured: {what}: {reason}" for what, reason in document["skipped"].items()]
+    return "\n".join(lines + document["notes"])
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("samples")
+    parser.add_argument("--json")
+    parser.add_argument("--plot")
+    parser.add_argument("--strict", action="store_true")
+    options = parser.parse_args()
+    with open(options.samples, encoding="utf-8") as file:
+        document = json.load(file)
+    document["targets"] = judge_all(document)
+    if options.json:
+        with open(options.json, "w", encoding="utf-8") as file:
+            json.dump(document, file, indent=1)
+            file.write("\n")
+    print(table_of(document))
+    print()
+    print(summary_of(document))
+    if options.plot:
+        import plot  # pylint: disable=import-outside-toplevel  # slow to load
+
+        plot.draw(document, options.plot)
+    if options.strict and not all(row["met"] for row in document["targets"]):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
