@@ -54,6 +54,7 @@ class Supervisor:
         self.sessions = {}          # agent's session -> [client, client's session, kill timer]
         self.next_session = 1
         self.clients = set()
+        self.serving = set()        # the clients' tasks
         self.qemu = None
         self.channel = None
         self.hello = None
@@ -203,6 +204,7 @@ class Supervisor:
     async def serve(self, reader, writer):
         client = Client(reader, writer)
         self.clients.add(client)
+        self.serving.add(asyncio.current_task())
         pump = asyncio.ensure_future(client.pump(self.taken))
         numbers = {}                # client's session -> agent's session
         splitter = wire.Splitter()
@@ -225,6 +227,7 @@ class Supervisor:
             except (asyncio.TimeoutError, ConnectionError):
                 pass
             self.clients.discard(client)
+            self.serving.discard(asyncio.current_task())
             writer.close()
 
     def from_client(self, client, numbers, kind, number, payload):
@@ -335,6 +338,8 @@ class Supervisor:
                 pass
             for client in list(self.clients):   # tells "stop" that all is gone
                 client.writer.close()
+            if self.serving:        # a task that the loop's end would cancel complains
+                await asyncio.wait(self.serving, timeout=5)
 
     @staticmethod
     def report(value):
