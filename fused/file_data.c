@@ -23,10 +23,12 @@ int file_data_new(struct pool *pool, struct file_data **ret_data)
 
 void file_data_free(struct file_data *data)
 {
+    struct extent e;
+
     if (!data)
         return;
-    for (struct extent *e = extent_map_at(&data->map, 0); e; e = extent_map_next(e))
-        pool_put_file(data->pool, e->start, e->count);
+    for (uint64_t at = 0; extent_map_at(&data->map, at, &e); at = extent_end(&e))
+        pool_put_file(data->pool, e.start, e.count);
     extent_map_clear(&data->map);
     free(data);
 }
@@ -45,14 +47,16 @@ uint64_t file_data_blocks(const struct file_data *data)
 
 struct piece piece_at(const struct file_data *data, uint64_t block, uint64_t max)
 {
-    const struct extent *e = extent_map_at(&data->map, block);
+    struct extent e;
     uint64_t skip;
 
-    if (!e || e->block > block)
-        return (struct piece){PIECE_HOLE, e ? smaller(max, e->block - block) : max, {0, 0}};
-    skip = block - e->block;
-    return (struct piece){e->unwritten ? PIECE_UNWRITTEN : PIECE_WRITTEN, smaller(max, e->count - skip),
-                          block_plus(e->start, skip)};
+    if (!extent_map_at(&data->map, block, &e))
+        return (struct piece){PIECE_HOLE, max, {0, 0}};
+    if (e.block > block)
+        return (struct piece){PIECE_HOLE, smaller(max, e.block - block), {0, 0}};
+    skip = block - e.block;
+    return (struct piece){e.unwritten ? PIECE_UNWRITTEN : PIECE_WRITTEN, smaller(max, e.count - skip),
+                          block_plus(e.start, skip)};
 }
 
 uint64_t piece_alike(const struct file_data *data, const struct piece *piece, bool *ret_exclusive)
@@ -68,32 +72,36 @@ uint64_t piece_alike(const struct file_data *data, const struct piece *piece, bo
 
 /* ---- blocks ---- */
 
+struct blocks blocks_of(uint64_t offset, uint64_t length)
+{
+    struct blocks b = {block_of(offset), blocks_up(offset + length), blocks_up(offset), block_of(offset + length)};
+
+    if (b.end_whole < b.first_whole) /* inside one block */
+        b.end_whole = b.first_whole;
+    return b;
+}
+
 int data_alloc(struct file_data *data, uint64_t block, uint64_t want, uint32_t min, struct pool_block *ret_start,
                uint32_t *ret_count)
 {
-    struct extent *next = extent_map_at(&data->map, block);
-    struct extent *before = next && next->block <= block ? next : NULL;
     struct pool_block goal = {0, 0};
+    struct extent before;
 
-    if (!before && block > 0) {
-        struct extent *here = extent_map_at(&data->map, block - 1);
-
-        before = here && here->block < block ? here : NULL;
-    }
-    if (before && before->block + before->count == block)
-        goal = block_plus(before->start, before->count);
+    if (extent_map_before(&data->map, block, &before) && extent_end(&before) == block)
+        goal = block_plus(before.start, before.count);
     return pool_alloc(data->pool, (uint32_t)smaller(want, UINT32_MAX), min, goal, block, ret_start, ret_count);
 }
 
 static void put_range(struct file_data *data, uint64_t block, uint64_t count)
 {
     uint64_t end = block + count;
+    struct extent e;
 
-    for (struct extent *e = extent_map_at(&data->map, block); e && e->block < end; e = extent_map_next(e)) {
-        uint64_t from = e->block > block ? e->block : block;
-        uint64_t to = smaller(e->block + e->count, end);
+    for (uint64_t at = block; at < end && extent_map_at(&data->map, at, &e) && e.block < end; at = extent_end(&e)) {
+        uint64_t from = e.block > block ? e.block : block;
+        uint64_t to = smaller(extent_end(&e), end);
 
-        pool_put_file(data->pool, block_plus(e->start, from - e->block), (uint32_t)(to - from));
+        pool_put_file(data->pool, block_plus(e.start, from - e.block), (uint32_t)(to - from));
     }
 }
 
@@ -108,7 +116,7 @@ int data_drop(struct file_data *data, uint64_t block, uint64_t count)
 {
     if (count == 0)
         return 0;
-    if (extent_map_reserve(&data->map))
+    if (extent_map_reserve(&data->map, 1))
         return -ENOMEM;
     put_range(data, block, count);
     extent_map_remove(&data->map, block, count);
@@ -125,6 +133,22 @@ bool wanted_held(const struct file_data *data, struct pool_block block, const vo
 {
     (void)unused;
     return pool_hold_count(data->pool, block) > 0;
+}
+
+/* Of a copy of [block, block + count): a remote writer may have written behind the end of file. */
+static void clear_slack(const struct file_data *data, struct pool_block start, uint64_t block, uint64_t count)
+{
+    uint64_t used = data->size & (POOL_BLOCK_SIZE - 1), last = block_of(data->size);
+
+    if (used && last >= block && last - block < count)
+        memset((uint8_t *)pool_address(data->pool, block_plus(start, last - block)) + used, 0, POOL_BLOCK_SIZE - used);
+}
+
+void data_copy_to(const struct file_data *data, uint64_t block, struct pool_block from, struct pool_block to,
+                  uint64_t count)
+{
+    memcpy(pool_address(data->pool, to), pool_address(data->pool, from), count << POOL_BLOCK_SHIFT);
+    clear_slack(data, to, block, count);
 }
 
 int data_copy_blocks(struct file_data *data, uint64_t block, uint64_t count,
@@ -147,12 +171,12 @@ int data_copy_blocks(struct file_data *data, uint64_t block, uint64_t count,
             block += piece.kind == PIECE_WRITTEN ? 1 : piece.count;
             continue;
         }
-        if (extent_map_reserve(&data->map))
+        if (extent_map_reserve(&data->map, 1))
             return -ENOMEM;
         error = data_alloc(data, block, run, 1, &start, &got);
         if (error)
             return error;
-        memcpy(pool_address(data->pool, start), pool_address(data->pool, piece.start), (size_t)got << POOL_BLOCK_SHIFT);
+        data_copy_to(data, block, piece.start, start, got);
         data_replace(data, block, start, got, false);
         block += got;
     }
@@ -179,8 +203,10 @@ static void fill_new(struct file_data *data, struct pool_block start, uint64_t b
     uint64_t tail = (count << POOL_BLOCK_SHIFT) - head - length;
 
     put_bytes(to, old, head);
-    put_bytes(to + head, bytes, length);
     put_bytes(to + head + length, old ? old + head + length : NULL, tail);
+    if (old)
+        clear_slack(data, start, block, count);
+    put_bytes(to + head, bytes, length);
 }
 
 /* Stores into the first piece at offset. Bytes done, at least one, or an errno. */
@@ -201,7 +227,7 @@ static int64_t store_piece(struct file_data *data, uint64_t offset, const uint8_
         put_bytes(to + (offset & (POOL_BLOCK_SIZE - 1)), bytes, length);
         return (int64_t)length;
     }
-    if (extent_map_reserve(&data->map))
+    if (extent_map_reserve(&data->map, 1))
         return -ENOMEM;
     if (piece.kind == PIECE_UNWRITTEN) {
         fill_new(data, piece.start, block, run, NULL, offset, bytes, length);
@@ -233,6 +259,34 @@ int64_t data_store(struct file_data *data, uint64_t offset, const void *bytes, u
     return (int64_t)done;
 }
 
+static bool all_zero(const uint8_t *bytes, uint64_t length)
+{
+    for (uint64_t i = 0; i < length; i++)
+        if (bytes[i])
+            return false;
+    return true;
+}
+
+/* Are the bytes between the size and the end of its block zero? */
+static bool slack_is_zero(const struct file_data *data)
+{
+    uint64_t used = data->size & (POOL_BLOCK_SIZE - 1);
+    struct piece piece = piece_at(data, block_of(data->size), 1);
+
+    return !used || piece.kind != PIECE_WRITTEN ||
+           all_zero((uint8_t *)pool_address(data->pool, piece.start) + used, POOL_BLOCK_SIZE - used);
+}
+
+/* Only a remote writer may have written there, so the block is held, and the file gets a copy. */
+int data_before_growth(struct file_data *data, uint64_t end)
+{
+    uint64_t used = data->size & (POOL_BLOCK_SIZE - 1);
+
+    if (end <= data->size || !used || slack_is_zero(data))
+        return 0;
+    return data_zero_written(data, data->size, POOL_BLOCK_SIZE - used);
+}
+
 int64_t file_data_write(struct file_data *data, uint64_t offset, const void *bytes, size_t length)
 {
     int64_t done;
@@ -241,7 +295,11 @@ int64_t file_data_write(struct file_data *data, uint64_t offset, const void *byt
         return 0;
     if (offset >= MAX_FILE_SIZE)
         return -EFBIG;
-    done = data_store(data, offset, bytes, smaller(length, MAX_FILE_SIZE - offset));
+    length = smaller(length, MAX_FILE_SIZE - offset);
+    done = data_before_growth(data, offset + length);
+    if (done)
+        return done;
+    done = data_store(data, offset, bytes, length);
     if (done > 0 && offset + (uint64_t)done > data->size)
         data->size = offset + (uint64_t)done;
     return done;
@@ -249,12 +307,13 @@ int64_t file_data_write(struct file_data *data, uint64_t offset, const void *byt
 
 int file_data_overwrite(struct file_data *data, uint64_t offset, const void *bytes, size_t length)
 {
-    uint64_t end = offset + length, block;
+    uint64_t end, block;
 
     if (length == 0)
         return 0;
-    if (offset >= MAX_FILE_SIZE || end > data->size)
+    if (offset >= data->size || length > data->size - offset)
         return -EAGAIN;
+    end = offset + length;
     for (block = block_of(offset); block < blocks_up(end);) {
         struct piece piece = piece_at(data, block, blocks_up(end) - block);
         bool exclusive = false;
@@ -334,52 +393,43 @@ int64_t file_data_seek(const struct file_data *data, uint64_t offset, int whence
 
 bool file_data_next_extent(const struct file_data *data, uint64_t offset, struct file_extent *ret_extent)
 {
-    const struct extent *e = extent_map_at(&data->map, block_of(offset));
     bool shared = false, held = false;
+    struct extent e;
 
-    if (!e)
+    if (!extent_map_at(&data->map, block_of(offset), &e))
         return false;
-    for (uint32_t i = 0; i < e->count; i++) {
-        shared |= pool_file_count(data->pool, block_plus(e->start, i)) > 1;
-        held |= pool_hold_count(data->pool, block_plus(e->start, i)) > 0;
+    for (uint32_t i = 0; i < e.count; i++) {
+        shared |= pool_file_count(data->pool, block_plus(e.start, i)) > 1;
+        held |= pool_hold_count(data->pool, block_plus(e.start, i)) > 0;
     }
-    *ret_extent = (struct file_extent){.offset = e->block << POOL_BLOCK_SHIFT,
-                                       .length = (uint64_t)e->count << POOL_BLOCK_SHIFT,
-                                       .start = e->start,
-                                       .unwritten = e->unwritten,
+    *ret_extent = (struct file_extent){.offset = e.block << POOL_BLOCK_SHIFT,
+                                       .length = (uint64_t)e.count << POOL_BLOCK_SHIFT,
+                                       .start = e.start,
+                                       .unwritten = e.unwritten,
                                        .shared = shared,
                                        .held = held};
     return true;
 }
 
-static bool slack_is_zero(const struct file_data *data)
-{
-    uint64_t in_block = data->size & (POOL_BLOCK_SIZE - 1);
-    struct piece piece = piece_at(data, block_of(data->size), 1);
-    const uint8_t *bytes;
-
-    if (!in_block || piece.kind != PIECE_WRITTEN || pool_hold_count(data->pool, piece.start))
-        return true; /* a remote writer may have written there: set_size() clears it */
-    bytes = pool_address(data->pool, piece.start);
-    for (uint64_t i = in_block; i < POOL_BLOCK_SIZE; i++)
-        if (bytes[i])
-            return false;
-    return true;
-}
-
 int file_data_check(const struct file_data *data)
 {
-    bool counted = true;
+    struct piece tail = piece_at(data, block_of(data->size), 1);
+    const char *wrong = NULL;
+    struct extent e;
 
-    for (struct extent *e = extent_map_at(&data->map, 0); e; e = extent_map_next(e))
-        for (uint32_t i = 0; i < e->count; i++)
-            counted = counted && pool_file_count(data->pool, block_plus(e->start, i)) > 0 &&
-                      (!e->unwritten || pool_exclusive(data->pool, block_plus(e->start, i)));
-    if (extent_map_valid(&data->map) && counted && slack_is_zero(data))
+    for (uint64_t at = 0; !wrong && extent_map_at(&data->map, at, &e); at = extent_end(&e))
+        for (uint32_t i = 0; i < e.count; i++)
+            if (pool_file_count(data->pool, block_plus(e.start, i)) == 0)
+                wrong = "a mapped block without its count";
+            else if (e.unwritten && !pool_exclusive(data->pool, block_plus(e.start, i)))
+                wrong = "an unwritten block that is shared or held";
+    if (!extent_map_valid(&data->map))
+        wrong = "extents out of order";
+    /* Under a hold a remote writer may have written there. */
+    if (!slack_is_zero(data) && !pool_hold_count(data->pool, tail.start))
+        wrong = "bytes behind the end of file are not zero";
+    if (!wrong)
         return 0;
-    fprintf(stderr, "leasefs: file data: %s\n",
-            !counted              ? "a mapped block without its count, or an unwritten one that is shared"
-            : slack_is_zero(data) ? "extents out of order"
-                                  : "bytes behind the end of file are not zero");
+    fprintf(stderr, "leasefs: file data: %s\n", wrong);
     return -EUCLEAN;
 }

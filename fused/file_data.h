@@ -12,7 +12,8 @@
  *   - a block that is shared or held is never changed in place (copy on write), and a held block is never shared:
  *     a clone of it is a copy (I1, I3);
  *   - an unwritten block reads as zeros and is zeroed outside the written part when it becomes written;
- *   - bytes between the size and the end of its block are zero in every written block;
+ *   - bytes between the size and the end of its block are zero in every written block that is not held, and zero before
+ *     they become part of the file;
  *   - on failure (-ENOSPC, -ENOMEM) contents and size are as before, unless a short count says otherwise.
  */
 
@@ -52,7 +53,8 @@ int file_data_punch(struct file_data *data, uint64_t offset, uint64_t length);  
 int file_data_zero(struct file_data *data, uint64_t offset, uint64_t length, bool extend);
 int file_data_collapse(struct file_data *data, uint64_t offset, uint64_t length); /* whole blocks, ends below EOF */
 int file_data_insert(struct file_data *data, uint64_t offset, uint64_t length);   /* whole blocks, starts below EOF */
-int file_data_unshare(struct file_data *data, uint64_t offset, uint64_t length);
+/* Allocates, and copies what is shared or held: later writes to the range need no space. */
+int file_data_unshare(struct file_data *data, uint64_t offset, uint64_t length, bool extend);
 
 /* SEEK_DATA / SEEK_HOLE (unwritten counts as hole). -ENXIO as lseek(2). */
 int64_t file_data_seek(const struct file_data *data, uint64_t offset, int whence);
@@ -82,7 +84,8 @@ void file_data_put_runs(struct pool *pool, const struct layout_run *runs, size_t
 /* Replaces each block of the range that the file shares with the runs by a copy. */
 int file_data_detach(struct file_data *data, struct lease_range range, const struct layout_run *runs, size_t count);
 
-/* The size alone, within the last block (commit of a remote writer). Zeroes the slack behind it. */
+/* The size alone, within the last block (commit of a remote writer; also when it no longer holds the block). Zeroes the
+ * slack behind it unless the block is held: then the writer goes on, and this is called again without the hold. */
 int file_data_set_size(struct file_data *data, uint64_t size);
 
 /* One extent at or after offset, for maps shown to people. false: none. */

@@ -77,7 +77,7 @@ static int fill_with_zeros(struct file_data *data, uint64_t block, uint64_t end)
         struct piece piece = piece_at(data, block, end - block);
 
         if (piece.kind == PIECE_UNWRITTEN) {
-            if (extent_map_reserve(&data->map))
+            if (extent_map_reserve(&data->map, 1))
                 return -ENOMEM;
             memset(pool_address(data->pool, piece.start), 0, piece.count << POOL_BLOCK_SHIFT);
             extent_map_remove(&data->map, block, piece.count);
@@ -97,7 +97,7 @@ static int relocate(struct file_data *data, uint64_t block, uint64_t count)
 
     if (count > UINT32_MAX)
         return -ENOSPC;
-    if (extent_map_reserve(&data->map))
+    if (extent_map_reserve(&data->map, 1))
         return -ENOMEM;
     error = pool_alloc(data->pool, (uint32_t)count, (uint32_t)count, (struct pool_block){0}, block, &start, &got);
     if (error)
@@ -105,8 +105,7 @@ static int relocate(struct file_data *data, uint64_t block, uint64_t count)
     for (uint64_t done = 0; done < count;) {
         struct piece piece = piece_at(data, block + done, count - done);
 
-        memcpy(pool_address(data->pool, block_plus(start, done)), pool_address(data->pool, piece.start),
-               piece.count << POOL_BLOCK_SHIFT);
+        data_copy_to(data, block + done, piece.start, block_plus(start, done), piece.count);
         done += piece.count;
     }
     data_replace(data, block, start, got, false);
@@ -115,7 +114,9 @@ static int relocate(struct file_data *data, uint64_t block, uint64_t count)
 
 int file_data_prepare(struct file_data *data, struct lease_range range, bool exclusive, bool extend)
 {
+    enum plan_use use = exclusive ? PLAN_COPIES : PLAN_HOLES;
     uint64_t block = block_of(range.offset), end;
+    struct data_plan plan;
     int error;
 
     if (range_end(range) > MAX_FILE_SIZE)
@@ -123,12 +124,13 @@ int file_data_prepare(struct file_data *data, struct lease_range range, bool exc
     end = blocks_up(extend ? range_end(range) : smaller(range_end(range), data->size));
     if (block >= end)
         return -EINVAL;
-    /* All the space first: a range that does not fit takes none. */
-    error = file_data_allocate(data, block << POOL_BLOCK_SHIFT, (end - block) << POOL_BLOCK_SHIFT, false);
-    if (!error)
-        error = fill_with_zeros(data, block, end);
-    if (!error && exclusive)
-        error = data_copy_blocks(data, block, end - block, wanted_shared, NULL);
+    error = data_before_growth(data, extend ? range_end(range) : 0);
+    if (!error) /* all the space first: a range that does not fit takes none */
+        error = data_plan(data, blocks_of(block << POOL_BLOCK_SHIFT, (end - block) << POOL_BLOCK_SHIFT), use, &plan);
+    if (error)
+        return error;
+    data_plan_map(data, &plan, use);
+    error = fill_with_zeros(data, block, end);
     if (!error && fragmented(data, block, end).kind)
         error = relocate(data, block, end - block);
     if (error)
@@ -178,42 +180,67 @@ void file_data_put_runs(struct pool *pool, const struct layout_run *runs, size_t
 }
 
 struct run_list {
-    const struct layout_run *runs;
+    struct layout_run *runs; /* by place in the pool */
     size_t count;
 };
+
+static int compare_runs(const void *a, const void *b)
+{
+    const struct layout_run *left = a, *right = b;
+
+    return left->offset < right->offset ? -1 : left->offset > right->offset;
+}
 
 static bool wanted_in_runs(const struct file_data *data, struct pool_block block, const void *arg)
 {
     const struct run_list *list = arg;
     uint64_t offset = (uint64_t)block.index << POOL_BLOCK_SHIFT;
+    size_t from = 0, to = list->count;
 
     (void)data;
-    for (size_t i = 0; i < list->count; i++)
-        if (offset >= list->runs[i].offset && offset - list->runs[i].offset < list->runs[i].length)
+    while (from < to) {
+        size_t middle = from + (to - from) / 2;
+
+        if (offset < list->runs[middle].offset)
+            to = middle;
+        else if (offset - list->runs[middle].offset < list->runs[middle].length)
             return true;
+        else
+            from = middle + 1;
+    }
     return false;
 }
 
 int file_data_detach(struct file_data *data, struct lease_range range, const struct layout_run *runs, size_t count)
 {
-    struct run_list list = {runs, count};
+    uint64_t first = block_of(range.offset);
+    struct run_list list = {NULL, count};
+    int error;
 
-    return data_copy_blocks(data, block_of(range.offset), blocks_up(range_end(range)) - block_of(range.offset),
-                            wanted_in_runs, &list);
+    if (count == 0)
+        return 0;
+    list.runs = malloc(count * sizeof(*runs));
+    if (!list.runs)
+        return -ENOMEM;
+    memcpy(list.runs, runs, count * sizeof(*runs));
+    qsort(list.runs, count, sizeof(*runs), compare_runs);
+    error = data_copy_blocks(data, first, blocks_up(range_end(range)) - first, wanted_in_runs, &list);
+    free(list.runs);
+    return error;
 }
 
 int file_data_set_size(struct file_data *data, uint64_t size)
 {
-    uint64_t in_block = size & (POOL_BLOCK_SIZE - 1);
+    uint64_t used = size & (POOL_BLOCK_SIZE - 1);
+    struct piece piece = piece_at(data, block_of(size), 1);
+    int error = 0;
 
     if (blocks_up(size) != blocks_up(data->size))
         return -EINVAL;
-    if (in_block) {
-        int error = data_zero_written(data, size, POOL_BLOCK_SIZE - in_block);
-
-        if (error)
-            return error;
-    }
-    data->size = size;
-    return 0;
+    /* A held block is still the remote writer's, who goes on: zeroing would give the file another one. */
+    if (used && !(piece.kind == PIECE_WRITTEN && pool_hold_count(data->pool, piece.start)))
+        error = data_zero_written(data, size, POOL_BLOCK_SIZE - used);
+    if (!error)
+        data->size = size;
+    return error;
 }

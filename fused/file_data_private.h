@@ -2,8 +2,8 @@
 #ifndef LEASEFS_FUSED_FILE_DATA_PRIVATE_H
 #define LEASEFS_FUSED_FILE_DATA_PRIVATE_H
 
-/* A file's bytes from inside: reading and writing in file_data.c, fallocate and clones in file_data_space.c, what
- * leases need in file_data_lease.c. */
+/* A file's bytes from inside: reading and writing in file_data.c, new blocks for a range in file_data_plan.c, fallocate
+ * and clones in file_data_space.c, what leases need in file_data_lease.c. */
 
 #include "fused/extent_map.h"
 #include "fused/file_data.h"
@@ -61,6 +61,35 @@ void data_replace(struct file_data *data, uint64_t block, struct pool_block star
 /* Unmaps whole blocks. -ENOMEM: nothing changed. */
 int data_drop(struct file_data *data, uint64_t block, uint64_t count);
 
+/* The blocks of a range of bytes that does not end behind MAX_FILE_SIZE. */
+struct blocks {
+    uint64_t first, end;             /* touched */
+    uint64_t first_whole, end_whole; /* covered; none: first_whole == end_whole */
+};
+struct blocks blocks_of(uint64_t offset, uint64_t length);
+
+/* New blocks for a range: taken by data_plan(), all or none, with what mapping them needs; mapped by data_plan_map(),
+ * which cannot fail and ends the plan. Nothing else changes the file in between. */
+enum plan_use {
+    PLAN_HOLES,  /* holes become unwritten */
+    PLAN_ZEROS,  /* so do, of whole blocks, those that are not the file's alone */
+    PLAN_COPIES, /* holes become unwritten, blocks that are not the file's alone are copied */
+};
+struct data_plan {
+    struct planned {
+        uint64_t block;
+        struct pool_block start;
+        uint32_t count;
+    } * runs;
+    size_t n, room;
+};
+int data_plan(struct file_data *data, struct blocks b, enum plan_use use, struct data_plan *ret_plan);
+void data_plan_map(struct file_data *data, struct data_plan *plan, enum plan_use use);
+
+/* Bytes of `count` blocks at `block` of the file into new ones, but for what lies behind the end of file. */
+void data_copy_to(const struct file_data *data, uint64_t block, struct pool_block from, struct pool_block to,
+                  uint64_t count);
+
 /* Gives the file copies of written blocks of [block, block + count) that `wanted` picks. */
 int data_copy_blocks(struct file_data *data, uint64_t block, uint64_t count,
                      bool (*wanted)(const struct file_data *, struct pool_block, const void *), const void *arg);
@@ -69,6 +98,9 @@ bool wanted_held(const struct file_data *data, struct pool_block block, const vo
 
 /* Zeroes bytes that lie in written blocks; leaves holes and unwritten blocks, which read as zeros. */
 int data_zero_written(struct file_data *data, uint64_t offset, uint64_t length);
+
+/* Before the size becomes `end`: bytes behind the old one become part of the file, as zeros. */
+int data_before_growth(struct file_data *data, uint64_t end);
 
 /* bytes == NULL: zeros. The size is the caller's business. Bytes done, or an errno before the first. */
 int64_t data_store(struct file_data *data, uint64_t offset, const void *bytes, uint64_t length);

@@ -10,7 +10,8 @@
  * array made at start, and free space in bitmaps, so that giving a block back never needs memory and never fails.
  *
  * Thread-safe: allocation groups have a lock each, a leaf lock (nothing is called while it is held). Counts are
- * changed under the group's lock and may be read without it by whoever holds the lock of a file that refers to the block.
+ * changed under the group's lock and may be read without it by whoever holds the lock of a file that refers to the
+ * block.
  */
 
 #include <stdbool.h>
@@ -48,6 +49,7 @@ struct pool_usage {
     uint64_t orphaned;    /* held and in no file */
 };
 void pool_usage(const struct pool *pool, struct pool_usage *ret_usage);
+uint64_t pool_free_blocks(const struct pool *pool); /* takes no lock: a moment's sum */
 
 /* Allocates one run of 1..want consecutive blocks with files = 1 each, contents undefined. Prefers `goal` (where the
  * file's previous run ends) and, for want >= POOL_HUGE_BLOCKS, a start congruent to file_block modulo

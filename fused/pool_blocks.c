@@ -6,8 +6,9 @@
 
 #include "fused/pool_private.h"
 
-#define READ(array, block)       atomic_load_explicit(&(array)[block], memory_order_relaxed)
-#define SET(array, block, value) atomic_store_explicit(&(array)[block], value, memory_order_relaxed)
+/* Who finds a block to be his alone changes it: after all that others did before they let it go. */
+#define READ(array, block)       atomic_load_explicit(&(array)[block], memory_order_acquire)
+#define SET(array, block, value) atomic_store_explicit(&(array)[block], value, memory_order_release)
 
 int pool_groups_new(struct pool *pool)
 {
@@ -171,6 +172,15 @@ void pool_usage(const struct pool *pool, struct pool_usage *ret_usage)
         pthread_mutex_unlock(&group->lock);
     }
     *ret_usage = usage;
+}
+
+uint64_t pool_free_blocks(const struct pool *pool)
+{
+    uint64_t n_free = 0;
+
+    for (uint32_t i = 0; i < pool->n_groups; i++)
+        n_free += atomic_load_explicit(&pool->groups[i].n_free, memory_order_relaxed);
+    return n_free;
 }
 
 static bool group_valid(struct pool *pool, struct pool_group *group)
