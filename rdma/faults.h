@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef LEASEFS_RDMA_FAULTS_H
+#define LEASEFS_RDMA_FAULTS_H
+
+/*
+ * A device that fails, for tests only: without LEASEFS_FAULTS nothing of it is compiled. A list names places and what
+ * goes wrong there, several at once, in the environment's LEASEFS_FAULTS or by faults_set():
+ *
+ *   dereg=stuck,rereg=fail,qp=slow:300
+ *
+ *   fail     the call is not made, and fails with EIO
+ *   early    the call is not made, and success is reported
+ *   slow:MS  the call is made, MS milliseconds late
+ *   stuck    the call does not come back until the list changes; then it is made
+ *
+ * Places: rereg, mw, odp, dereg, qp, punch.
+ */
+
+#include <stdbool.h>
+
+#ifdef LEASEFS_FAULTS
+
+/* True: the call is not to be made, its result is *ret_result. May block. Called with no lock held. */
+bool fault_inject(const char *place, int *ret_result);
+
+/* Replaces the list; "" ends all faults. -EINVAL: not such a list. */
+int faults_set(const char *list);
+
+#else
+
+static inline bool fault_inject(const char *place, int *ret_result)
+{
+    (void)place;
+    (void)ret_result;
+    return false;
+}
+
+#endif
+
+#endif
