@@ -69,6 +69,11 @@ struct exposure_ops {
     int (*fence)(struct exposure *exposure);
     uint64_t (*fence_bound_ns)(void *fabric);
 
+    /* NULL: not supported. After a failed fence, when no file refers to the blocks any more (detach): puts other memory
+     * in their place. On 0 the blocks may be used again, though the device may go on with the old memory; the
+     * exposure stays for ever, and must not be dropped. */
+    int (*orphan)(struct exposure *exposure);
+
     /* Frees the window and the object; only after a successful fence. */
     void (*drop)(struct exposure *exposure);
 

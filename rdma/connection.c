@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "rdma/faults.h"
 #include "rdma/internal.h"
 #include "rdma/sync.h"
 
@@ -69,8 +70,9 @@ void connection_condemn_all_locked(struct fabric *fabric)
 static void kill_qp(struct connection *connection)
 {
     struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
+    int fault;
 
-    if (!connection->id->qp)
+    if (!connection->id->qp || fault_inject("qp", &fault))
         return;
     ibv_modify_qp(connection->id->qp, &attr, IBV_QP_STATE);
     /* A QP in ERR is silent: without this the peer finds out when its retries run out. */
@@ -99,9 +101,12 @@ static void kill_locked(struct connection *connection)
 static bool destroy_qp(struct connection *connection)
 {
     uint64_t start = monotonic_ns();
+    int fault;
 
     if (!connection->id->qp)
         return true;
+    if (fault_inject("qp", &fault) && fault < 0)
+        return false;
     if (ibv_destroy_qp(connection->id->qp))
         return false;
     connection->id->qp = NULL; /* or rdma_destroy_id() would destroy it again */

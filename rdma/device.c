@@ -201,3 +201,12 @@ struct rdma_event_channel *device_event_channel(char **ret_error)
                      strerror(errno));
     return channel;
 }
+
+bool device_on_demand(struct ibv_context *verbs)
+{
+    const uint32_t needed = IBV_ODP_SUPPORT_READ | IBV_ODP_SUPPORT_WRITE;
+    struct ibv_device_attr_ex attr = {0};
+
+    return ibv_query_device_ex(verbs, NULL, &attr) == 0 && (attr.odp_caps.general_caps & IBV_ODP_SUPPORT) &&
+           (attr.odp_caps.per_transport_caps.rc_odp_caps & needed) == needed;
+}

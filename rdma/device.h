@@ -8,6 +8,7 @@
  */
 
 #include <rdma/rdma_cma.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 /* NULL: there is no RDMA device, or no rdma_cm; *ret_error is a sentence, free(). */
@@ -20,5 +21,8 @@ struct rdma_event_channel *device_event_channel(char **ret_error);
  */
 int device_bind(struct rdma_event_channel *channel, const char *wanted, uint16_t port, struct rdma_cm_id **ret_id,
                 char **ret_error);
+
+/* Does the device have memory on demand (ODP) for remote reads and writes? */
+bool device_on_demand(struct ibv_context *verbs);
 
 #endif

@@ -35,30 +35,34 @@ static void count_failure(struct fabric *fabric)
 static int make_exposure(struct exposure_session *session, const struct exposure_request *request,
                          struct exposure *exposure)
 {
-    struct fabric *fabric = session->fabric;
-    int r = window_new(&fabric->windows, request->segments, request->runs, request->n_runs,
-                       request->mode == LEASE_WRITE, &exposure->window);
+    bool on_demand = exposure->style == EXPOSURE_ON_DEMAND;
+    unsigned flags = (request->mode == LEASE_WRITE ? WINDOW_WRITABLE : 0u) | (on_demand ? WINDOW_OWN : 0u);
+    struct window *window;
+    int r = window_new(&session->fabric->windows, request->segments, request->runs, request->n_runs, flags, &window);
 
     if (r < 0)
         return r;
     exposure->session = session;
-    exposure->length = window_length(exposure->window);
+    exposure->segments = request->segments;
+    exposure->runs = request->runs;
+    exposure->n_runs = request->n_runs;
+    exposure->length = window_length(window);
     r = -EINVAL;
     if (exposure->length != request->range.length)
         goto undo_window;
-    r = region_new(session, window_address(exposure->window), exposure->length, request->range.offset,
-                   mode_access(request->mode), &exposure->region);
+    r = region_new(session, window, request->range.offset,
+                   mode_access(request->mode) | (on_demand ? IBV_ACCESS_ON_DEMAND : 0), &exposure->region);
     if (r < 0)
         goto undo_window;
     return 0;
 
 undo_window:
-    window_free(exposure->window);
+    window_free(window);
     return r;
 }
 
-int exposure_expose(struct exposure_session *session, const struct exposure_request *request,
-                    struct exposure **ret_exposure, struct exposure_grant *ret_grant)
+int exposure_expose_as(struct exposure_session *session, const struct exposure_request *request,
+                       enum exposure_style style, struct exposure **ret_exposure, struct exposure_grant *ret_grant)
 {
     struct exposure *exposure;
     int r;
@@ -68,6 +72,7 @@ int exposure_expose(struct exposure_session *session, const struct exposure_requ
     exposure = calloc(1, sizeof(*exposure));
     if (!exposure)
         return -ENOMEM;
+    exposure->style = style;
     r = make_exposure(session, request, exposure);
     if (r < 0) {
         count_failure(session->fabric);
@@ -81,6 +86,12 @@ int exposure_expose(struct exposure_session *session, const struct exposure_requ
     return 0;
 }
 
+int exposure_expose(struct exposure_session *session, const struct exposure_request *request,
+                    struct exposure **ret_exposure, struct exposure_grant *ret_grant)
+{
+    return exposure_expose_as(session, request, session->fabric->style, ret_exposure, ret_grant);
+}
+
 static void free_exposure(struct exposure *exposure)
 {
     struct fabric *fabric = exposure->session->fabric;
@@ -91,8 +102,12 @@ static void free_exposure(struct exposure *exposure)
     fabric->counters.bytes_now -= exposure->length;
     pthread_mutex_unlock(&fabric->lock);
     region_retire(exposure->region);
-    window_free(exposure->window);
     free(exposure);
+}
+
+void exposure_abandon(struct exposure *exposure)
+{
+    free_exposure(exposure);
 }
 
 #ifdef LEASEFS_HAZARD
@@ -109,6 +124,12 @@ int exposure_fence(struct exposure *exposure)
     (void)exposure;
     (void)free_exposure;
     return 0;
+}
+
+int exposure_orphan(struct exposure *exposure)
+{
+    (void)exposure;
+    return -EOPNOTSUPP;
 }
 
 void exposure_drop(struct exposure *exposure)
@@ -138,9 +159,18 @@ int exposure_fence(struct exposure *exposure)
     return r;
 }
 
+int exposure_orphan(struct exposure *exposure)
+{
+    int r = revoke_orphan(&exposure->session->fabric->ladder, exposure);
+
+    if (r == 0)
+        fabric_log("session %llu: %llu bytes have new pages; the old ones stay with the device",
+                   (unsigned long long)exposure->session->id, (unsigned long long)exposure->length);
+    return r;
+}
+
 void exposure_drop(struct exposure *exposure)
 {
-    /* Keys of revoked MRs come back with the device's cyclic index; a place to hold them reserved would be here. */
     if (!atomic_load(&exposure->fenced)) {
         fabric_log("session %llu: an exposure without a fence is kept", (unsigned long long)exposure->session->id);
         return;

@@ -6,14 +6,27 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/queue.h>
 
+/* How memory is registered decides what can be done about it later. */
+enum exposure_style {
+    EXPOSURE_PINNED,
+    EXPOSURE_ON_DEMAND, /* the NIC follows the page tables of a window of the lease's own */
+};
+
 struct exposure {
     struct exposure_session *session; /* the region's reference keeps it */
-    struct window *window;
     struct region *region;
+    enum exposure_style style;
     uint64_t length;
+
+    /* The caller's, until it has been told that the fence, or orphaning, succeeded. */
+    const struct layout_segment *segments;
+    const struct layout_run *runs;
+    size_t n_runs;
+
     atomic_bool fenced;
     LIST_ENTRY(exposure) link; /* fabric->exposures; guarded by fabric->lock */
 };

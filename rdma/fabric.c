@@ -23,6 +23,12 @@ static int init_state(struct fabric *fabric)
     LIST_INIT(&fabric->sessions);
     LIST_INIT(&fabric->connections);
     LIST_INIT(&fabric->exposures);
+    r = keys_new(&fabric->keys);
+    if (r < 0) {
+        pthread_mutex_destroy(&fabric->lock);
+        pthread_cond_destroy(&fabric->changed);
+        return r;
+    }
     window_budget_init(&fabric->windows, window_budget_default());
     fabric->now_ns = monotonic_ns;
     return 0;
@@ -31,6 +37,7 @@ static int init_state(struct fabric *fabric)
 static void free_state(struct fabric *fabric)
 {
     window_budget_destroy(&fabric->windows);
+    keys_free(fabric->keys);
     pthread_mutex_destroy(&fabric->lock);
     pthread_cond_destroy(&fabric->changed);
 }
@@ -57,6 +64,7 @@ static int open_device(struct fabric *fabric, const struct fabric_config *config
         goto undo_id;
     }
     fabric->rereg = rereg_probe(fabric->verbs);
+    fabric->on_demand_works = device_on_demand(fabric->verbs);
     return 0;
 
 undo_id:
@@ -100,11 +108,18 @@ undo_helpers:
     return r;
 }
 
-static int check_chosen(const struct fabric *fabric, char **ret_error)
+static int check_chosen(struct fabric *fabric, char **ret_error)
 {
     if (fabric->ladder.chosen && revoke_ladder_has(&fabric->ladder, "rereg") && fabric->rereg == REREG_NONE)
         return fabric_error(ret_error, -EOPNOTSUPP, "revoke=: rereg does not work on this device: %s",
                             rereg_path_name(REREG_NONE));
+    if (revoke_ladder_has(&fabric->ladder, "odp")) {
+        if (!fabric->on_demand_works)
+            return fabric_error(ret_error, -EOPNOTSUPP,
+                                "revoke=: odp does not work here: the device, or its driver in this kernel, has no "
+                                "memory on demand (soft-RoCE has it from Linux 6.15 on)");
+        fabric->style = EXPOSURE_ON_DEMAND;
+    }
     return 0;
 }
 
@@ -120,7 +135,7 @@ int fabric_start(const struct fabric_config *config, struct fabric **ret_fabric,
         fabric_error(ret_error, r, "cannot initialize: %s", strerror(-r));
         goto undo_fabric;
     }
-    r = revoke_ladder_init(&fabric->ladder, fabric_mechanisms, fabric_n_mechanisms, config->revoke, ret_error);
+    r = revoke_ladder_init(&fabric->ladder, fabric_mechanisms, FABRIC_MECHANISMS, config->revoke, ret_error);
     if (r < 0)
         goto undo_state;
     r = open_device(fabric, config, ret_error);
@@ -134,7 +149,13 @@ int fabric_start(const struct fabric_config *config, struct fabric **ret_fabric,
         fabric_error(ret_error, r, "cannot listen for RDMA connections: %s", strerror(-r));
         goto undo_device;
     }
-#ifdef LEASEFS_HAZARD
+#ifndef LEASEFS_HAZARD
+    r = proof_run(fabric, ret_error);
+    if (r < 0) {
+        fabric_stop(fabric);
+        return r;
+    }
+#else
     fabric_log("THIS IS A TEST BUILD THAT CORRUPTS FILES: revocation is switched off");
 #endif
     *ret_fabric = fabric;
@@ -209,6 +230,7 @@ const struct exposure_ops fabric_exposure_ops = {
     .revoke = exposure_revoke,
     .fence = exposure_fence,
     .fence_bound_ns = fence_bound_ns,
+    .orphan = exposure_orphan,
     .drop = exposure_drop,
     .probe = report_probe,
     .status = report_status,

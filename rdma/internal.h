@@ -24,7 +24,10 @@
 #include <sys/queue.h>
 
 #include "lease/exposure_ops.h"
+#include "rdma/exposure.h"
 #include "rdma/helpers.h"
+#include "rdma/keys.h"
+#include "rdma/proof.h"
 #include "rdma/rereg.h"
 #include "rdma/revoke.h"
 #include "rdma/window.h"
@@ -33,6 +36,7 @@
 #define FABRIC_HELPERS_MAX    32u
 #define FABRIC_CLOSERS_MAX    8u
 #define FABRIC_REJECT_REASONS 5u /* enum leasefs_cm_reject_code, from 1 */
+#define FABRIC_MECHANISMS     5
 
 struct fabric_counters {
     uint64_t accepted, established, replaced, half_open_expired, violations;
@@ -50,9 +54,13 @@ struct fabric {
     struct helper_pool *helpers; /* for calls that somebody waits for */
     struct helper_pool *closers; /* for what nobody waits for; apart, so that it never delays a fence */
     struct window_budget windows;
+    struct keys *keys; /* reserved ones */
     struct revoke_ladder ladder;
     enum rereg_path rereg;
-    uint64_t (*now_ns)(void); /* the cookies' clock */
+    enum exposure_style style;              /* of leases */
+    bool on_demand_works;                   /* the device has ODP for what leases do */
+    struct proof proofs[FABRIC_MECHANISMS]; /* in the order of fabric_mechanisms; before leases are given */
+    uint64_t (*now_ns)(void);               /* the cookies' clock */
     pthread_t event_thread;
     int wake_fd;
 
@@ -67,6 +75,7 @@ struct fabric {
     unsigned n_half_open;                   /* accepted, not established, not condemned */
     unsigned n_objects;                     /* sessions whose domain is still there */
     uint64_t last_connection;               /* number given out last */
+    uint64_t pinned_bytes;                  /* by regions that are not gone */
     bool stopping, device_gone;
     struct fabric_counters counters;
 };
@@ -101,13 +110,23 @@ void listener_stop(struct fabric *fabric);
 /* exposure.c */
 int exposure_expose(struct exposure_session *session, const struct exposure_request *request,
                     struct exposure **ret_exposure, struct exposure_grant *ret_grant);
+int exposure_expose_as(struct exposure_session *session, const struct exposure_request *request,
+                       enum exposure_style style, struct exposure **ret_exposure, struct exposure_grant *ret_grant);
 int exposure_revoke(struct exposure *exposure);
 int exposure_fence(struct exposure *exposure);
+int exposure_orphan(struct exposure *exposure);
 void exposure_drop(struct exposure *exposure);
+void exposure_abandon(struct exposure *exposure); /* a self-test's: fenced or not, its memory is nobody's */
 
-/* mechanisms.c: the table behind `revoke=`, in the order of "auto". */
-extern const struct revoke_mechanism fabric_mechanisms[];
-extern const size_t fabric_n_mechanisms;
+/* mechanisms.c: the table behind `revoke=`, in the order of "auto". Each mechanism has a file, mechanism_NAME.c. */
+extern const struct revoke_mechanism fabric_mechanisms[FABRIC_MECHANISMS];
+enum exposure_style mechanism_style(const struct revoke_mechanism *mechanism); /* that it needs */
+
+int revoke_by_rereg(struct exposure *exposure, uint64_t deadline_ns);
+int revoke_by_odp(struct exposure *exposure, uint64_t deadline_ns);
+int revoke_by_dereg(struct exposure *exposure, uint64_t deadline_ns);
+int revoke_by_qp(struct exposure *exposure, uint64_t deadline_ns);
+int revoke_by_punch(struct exposure *exposure, uint64_t deadline_ns);
 
 /* report.c */
 json_t *report_probe(void *fabric);

@@ -135,6 +135,13 @@ static int next_completion(struct fabric *fabric)
     return 0;
 }
 
+/* The self-test's own QPs are of the same context and have none: nobody needs to be told. */
+static void tell_qp(void (*tell)(struct connection *connection), const struct ibv_qp *qp)
+{
+    if (qp->qp_context)
+        tell(qp->qp_context);
+}
+
 static int next_device_event(struct fabric *fabric)
 {
     struct ibv_async_event event;
@@ -145,13 +152,14 @@ static int next_device_event(struct fabric *fabric)
     case IBV_EVENT_QP_FATAL:
     case IBV_EVENT_QP_REQ_ERR:
     case IBV_EVENT_QP_ACCESS_ERR:
-        connection_broken(event.element.qp->qp_context);
+        tell_qp(connection_broken, event.element.qp);
         break;
     case IBV_EVENT_COMM_EST:
-        connection_in_use(event.element.qp->qp_context);
+        tell_qp(connection_in_use, event.element.qp);
         break;
     case IBV_EVENT_CQ_ERR:
-        connection_broken(event.element.cq->cq_context);
+        if (event.element.cq->cq_context)
+            connection_broken(event.element.cq->cq_context);
         break;
     case IBV_EVENT_DEVICE_FATAL:
         device_removed(fabric);

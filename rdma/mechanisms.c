@@ -1,41 +1,57 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 
-/*
- * How access is revoked, each way with what it is worth as measured on soft-RoCE with long transfers in flight:
- *
- *   rereg  gate    no new access; but a READ in progress runs on to its end, so it is never a fence
- *   dereg  fence   waits for every reference to the MR
- *   qp     fence   ends the peer's connection; it reconnects into the same domain and its other MRs serve on
- */
+/* The table of what can be done to take access away. What each is worth on a device is found out at start (proof.h);
+ * here is what it is taken for until then. What is behind `revoke_by_NAME` is in mechanism_NAME.c. */
 
-#include "rdma/connection.h"
-#include "rdma/exposure.h"
 #include "rdma/internal.h"
-#include "rdma/region.h"
 #include "rdma/sync.h"
 
-static int gate_by_rereg(struct exposure *exposure, uint64_t deadline_ns)
+static bool is_on_demand(const struct exposure *exposure)
 {
-    return region_gate(exposure->region, deadline_ns);
+    return exposure->style == EXPOSURE_ON_DEMAND;
 }
 
-static int fence_by_dereg(struct exposure *exposure, uint64_t deadline_ns)
+static bool is_pinned(const struct exposure *exposure)
 {
-    return region_deregister(exposure->region, deadline_ns);
-}
-
-static int fence_by_qp(struct exposure *exposure, uint64_t deadline_ns)
-{
-    /* Barred first: a connection admitted between the fence and the bar would reach the MR again. */
-    region_bar(exposure->region);
-    return connection_fence_session(exposure->session, deadline_ns);
+    return exposure->style == EXPOSURE_PINNED;
 }
 
 /* The deadlines: deregistering takes time with the size (some GiB a second where emulated), so it gets seconds; all
- * stay far below the 50 s after which the rxe kernel gives up and reports success. */
-const struct revoke_mechanism fabric_mechanisms[] = {
-    {"rereg", REVOKE_GATE, 500 * NS_PER_MS, gate_by_rereg},
-    {"dereg", REVOKE_FENCE, 2 * NS_PER_S, fence_by_dereg},
-    {"qp", REVOKE_FENCE, 2 * NS_PER_S, fence_by_qp},
+ * stay far below the 50 s after which the rxe kernel gives up and reports success. odp wants to be named: it changes
+ * how all leases are registered, and the first access to each page then costs a fault. */
+const struct revoke_mechanism fabric_mechanisms[FABRIC_MECHANISMS] = {
+    {.name = "rereg",
+     .kind = REVOKE_GATE,
+     .may_fence = true,
+     .allowed_ns = 500 * NS_PER_MS,
+     .run = revoke_by_rereg,
+     .note = "takes the access rights from the memory region"},
+    {.name = "odp",
+     .kind = REVOKE_FENCE,
+     .by_name = true,
+     .allowed_ns = NS_PER_S,
+     .run = revoke_by_odp,
+     .applies = is_on_demand,
+     .note = "maps the lease's window over (memory on demand)"},
+    {.name = "dereg",
+     .kind = REVOKE_FENCE,
+     .allowed_ns = 2 * NS_PER_S,
+     .run = revoke_by_dereg,
+     .note = "waits for all references to the memory region"},
+    {.name = "qp",
+     .kind = REVOKE_FENCE,
+     .allowed_ns = 2 * NS_PER_S,
+     .run = revoke_by_qp,
+     .note = "ends the peer's connection; it reconnects by itself"},
+    {.name = "punch",
+     .kind = REVOKE_ORPHAN,
+     .allowed_ns = 2 * NS_PER_S,
+     .run = revoke_by_punch,
+     .applies = is_pinned,
+     .note = "gives the pool other pages, when nothing else worked"},
 };
-const size_t fabric_n_mechanisms = sizeof(fabric_mechanisms) / sizeof(fabric_mechanisms[0]);
+
+enum exposure_style mechanism_style(const struct revoke_mechanism *mechanism)
+{
+    return mechanism->applies == is_on_demand ? EXPOSURE_ON_DEMAND : EXPOSURE_PINNED;
+}

@@ -6,16 +6,22 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "rdma/faults.h"
 #include "rdma/internal.h"
 #include "rdma/sync.h"
+
+/* Registrations to find a key that is not reserved. A device that gives the freed number out next needs one more. */
+#define KEY_ATTEMPTS 8
 
 struct region {
     struct helper_job retirement; /* must be first */
     struct fabric *fabric;
     struct exposure_session *session; /* a reference */
-    struct ibv_mr *mr;                /* valid unless gone; called by whoever has set busy */
+    struct window *window;
+    struct ibv_mr *mr; /* valid unless gone; called by whoever has set busy */
     uint64_t remote_address;
     uint32_t rkey;
+    bool on_demand;
 
     /* Guarded by fabric->lock. */
     unsigned refs; /* the exposure, the helper */
@@ -25,6 +31,16 @@ struct region {
     bool retired;
 };
 
+static uint64_t pinned_now(struct fabric *fabric)
+{
+    uint64_t pinned;
+
+    pthread_mutex_lock(&fabric->lock);
+    pinned = fabric->pinned_bytes;
+    pthread_mutex_unlock(&fabric->lock);
+    return pinned;
+}
+
 /* Once, until a registration goes well again: peers can ask for what fails as often as they like. */
 static void log_registration(struct fabric *fabric, uint64_t length, int r)
 {
@@ -33,59 +49,92 @@ static void log_registration(struct fabric *fabric, uint64_t length, int r)
     if (atomic_exchange(&fabric->failure_logged, true))
         return;
     if (r == -ENOMEM && getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
-        fabric_log("cannot register %llu bytes: %s. RLIMIT_MEMLOCK is %llu bytes: raise it (LimitMEMLOCK=infinity in "
-                   "the service file, ulimit -l unlimited in a shell)",
-                   (unsigned long long)length, strerror(-r), (unsigned long long)limit.rlim_cur);
+        fabric_log("cannot register %llu bytes: %s. Leases pin %llu bytes already, and RLIMIT_MEMLOCK is %llu bytes: "
+                   "raise it (LimitMEMLOCK=infinity in the service file, ulimit -l unlimited in a shell)",
+                   (unsigned long long)length, strerror(-r), (unsigned long long)pinned_now(fabric),
+                   (unsigned long long)limit.rlim_cur);
     else
         fabric_log("cannot register %llu bytes: %s", (unsigned long long)length, strerror(-r));
 }
 
-static struct ibv_mr *register_memory(struct exposure_session *session, void *address, uint64_t length, uint64_t iova,
-                                      int access, uint64_t *ret_remote_address)
+static struct ibv_mr *register_once(struct region *region, uint64_t iova, int access)
 {
-    struct fabric *fabric = session->fabric;
+    struct fabric *fabric = region->fabric;
+    void *address = window_address(region->window);
+    uint64_t length = window_length(region->window);
     struct ibv_mr *mr;
 
-    if (!atomic_load(&fabric->no_iova)) {
-        mr = ibv_reg_mr_iova(session->pd, address, length, iova, access);
+    if (!region->on_demand && !atomic_load(&fabric->no_iova)) {
+        mr = ibv_reg_mr_iova(region->session->pd, address, length, iova, access);
         if (mr || (errno != EOPNOTSUPP && errno != EINVAL)) {
-            *ret_remote_address = iova;
+            region->remote_address = iova;
             return mr;
         }
     }
-    mr = ibv_reg_mr(session->pd, address, length, access);
-    if (mr)
+    mr = ibv_reg_mr(region->session->pd, address, length, access);
+    if (mr && !region->on_demand)
         atomic_store(&fabric->no_iova, true);
-    *ret_remote_address = (uintptr_t)address;
+    region->remote_address = (uintptr_t)address;
     return mr;
 }
 
-int region_new(struct exposure_session *session, void *address, uint64_t length, uint64_t iova, int access,
+/* What it cannot use stays registered until it has found another, or the device would offer it again. */
+static int register_memory(struct region *region, uint64_t iova, int access)
+{
+    struct ibv_mr *passed_over[KEY_ATTEMPTS];
+    unsigned n = 0;
+    int r;
+
+    for (;;) {
+        region->mr = register_once(region, iova, access);
+        r = region->mr ? 0 : errno ? -errno : -EIO;
+        if (r < 0 || !keys_reserved(region->fabric->keys, region->mr->rkey, monotonic_ns()))
+            break;
+        passed_over[n++] = region->mr;
+        if (n == KEY_ATTEMPTS) {
+            r = -EAGAIN;
+            break;
+        }
+    }
+    while (n)
+        ibv_dereg_mr(passed_over[--n]);
+    return r;
+}
+
+int region_new(struct exposure_session *session, struct window *window, uint64_t iova, int access,
                struct region **ret_region)
 {
     struct fabric *fabric = session->fabric;
     struct region *region = calloc(1, sizeof(*region));
+    int r;
 
     if (!region)
         return -ENOMEM;
-    region->mr = register_memory(session, address, length, iova, access, &region->remote_address);
-    if (!region->mr) {
-        int r = errno ? -errno : -EIO;
-
-        log_registration(fabric, length, r);
+    region->fabric = fabric;
+    region->session = session;
+    region->window = window;
+    region->on_demand = access & IBV_ACCESS_ON_DEMAND;
+    region->refs = 1;
+    r = register_memory(region, iova, access);
+    if (r < 0) {
+        log_registration(fabric, window_length(window), r);
         free(region);
         return r;
     }
     atomic_store(&fabric->failure_logged, false);
     region->rkey = region->mr->rkey;
-    region->fabric = fabric;
-    region->session = session;
-    region->refs = 1;
     pthread_mutex_lock(&fabric->lock);
     session_ref_locked(session);
+    if (!region->on_demand)
+        fabric->pinned_bytes += window_length(window);
     pthread_mutex_unlock(&fabric->lock);
     *ret_region = region;
     return 0;
+}
+
+bool region_on_demand(const struct region *region)
+{
+    return region->on_demand;
 }
 
 uint32_t region_rkey(const struct region *region)
@@ -130,6 +179,7 @@ static void finish_call(struct region *region)
     pthread_mutex_unlock(&fabric->lock);
     if (!last)
         return;
+    window_free(region->window);
     fabric_session_unref(region->session);
     free(region);
 }
@@ -138,8 +188,27 @@ static int call_rereg(void *arg)
 {
     struct region *region = arg;
     struct fabric *fabric = region->fabric;
-    int r = rereg_to_no_access(fabric->rereg, region->mr);
+    int r;
 
+    if (!fault_inject("rereg", &r))
+        r = rereg_to_no_access(fabric->rereg, region->mr);
+    if (r == 0) {
+        pthread_mutex_lock(&fabric->lock);
+        region->gated = true;
+        pthread_mutex_unlock(&fabric->lock);
+    }
+    finish_call(region);
+    return r;
+}
+
+static int call_cover(void *arg)
+{
+    struct region *region = arg;
+    struct fabric *fabric = region->fabric;
+    int r;
+
+    if (!fault_inject("odp", &r))
+        r = window_cover(region->window);
     if (r == 0) {
         pthread_mutex_lock(&fabric->lock);
         region->gated = true;
@@ -152,11 +221,16 @@ static int call_rereg(void *arg)
 static int deregister(struct region *region)
 {
     struct fabric *fabric = region->fabric;
-    int r = -ibv_dereg_mr(region->mr);
+    int r;
 
+    keys_reserve(fabric->keys, region->rkey, monotonic_ns());
+    if (!fault_inject("dereg", &r))
+        r = -ibv_dereg_mr(region->mr);
     if (r == 0) {
         pthread_mutex_lock(&fabric->lock);
         region->gone = true;
+        if (!region->on_demand)
+            fabric->pinned_bytes -= window_length(region->window);
         pthread_mutex_unlock(&fabric->lock);
     }
     return r;
@@ -220,6 +294,11 @@ int region_gate(struct region *region, uint64_t deadline_ns)
     if (region->fabric->rereg == REREG_NONE)
         return -EOPNOTSUPP;
     return run_call(region, call_rereg, deadline_ns, 0);
+}
+
+int region_cover(struct region *region, uint64_t deadline_ns)
+{
+    return region->on_demand ? run_call(region, call_cover, deadline_ns, -EALREADY) : -EOPNOTSUPP;
 }
 
 int region_deregister(struct region *region, uint64_t deadline_ns)

@@ -15,10 +15,14 @@
 
 struct region;
 struct exposure_session;
+struct window;
 
-/* Takes a reference to the session. access: IBV_ACCESS_*. iova is the address that peers use, where the device allows
- * the choice. -ENOMEM: RLIMIT_MEMLOCK included, which is logged; others from the device. May block. */
-int region_new(struct exposure_session *session, void *address, uint64_t length, uint64_t iova, int access,
+/* Takes a reference to the session, and on success the window over: its addresses stay taken as long as the MR lives.
+ * access: IBV_ACCESS_*. iova is the address that peers use, where the device allows the choice; on demand
+ * (IBV_ACCESS_ON_DEMAND) it is always the memory's own: soft-RoCE needs that and does not check it.
+ * -ENOMEM: RLIMIT_MEMLOCK included, which is logged; -EAGAIN: the device offers only keys of leases that ended a moment
+ * ago; others from the device. May block. */
+int region_new(struct exposure_session *session, struct window *window, uint64_t iova, int access,
                struct region **ret_region);
 
 uint32_t region_rkey(const struct region *region);
@@ -26,6 +30,12 @@ uint64_t region_remote_address(const struct region *region);
 
 /* No remote access any more (rereg). 0: done by the deadline, or the MR is gone. -EBUSY: an earlier call is stuck. */
 int region_gate(struct region *region, uint64_t deadline_ns);
+
+/* Takes the pages away from an MR that is on demand. 0: done by the deadline, which proves that no access is in
+ * progress. -EBUSY as above. */
+int region_cover(struct region *region, uint64_t deadline_ns);
+
+bool region_on_demand(const struct region *region);
 
 /* Deregisters. 0: done by the deadline, which proves that no access is in progress. -EALREADY: gone, but by a call
  * that came back late. -EBUSY: an earlier call is stuck. */

@@ -9,20 +9,22 @@
 
 static const char *mechanism_note(const struct fabric *fabric, const struct revoke_mechanism *mechanism)
 {
-    if (!strcmp(mechanism->name, "rereg"))
+    if (mechanism->run == revoke_by_rereg)
         return rereg_path_name(fabric->rereg);
-    if (!strcmp(mechanism->name, "dereg"))
-        return "waits for all references to the memory region";
-    return "ends the peer's connection; it reconnects by itself";
+    return mechanism->note;
 }
 
-static json_t *mechanism_json(const struct fabric *fabric, const struct revoke_mechanism *mechanism)
+/* "kind" is what the self-test has shown the mechanism to be here, or what it is taken for without one. */
+static json_t *mechanism_json(const struct fabric *fabric, size_t index)
 {
-    bool available = strcmp(mechanism->name, "rereg") != 0 || fabric->rereg != REREG_NONE;
+    const struct revoke_mechanism *mechanism = &fabric_mechanisms[index];
+    const struct proof *proof = &fabric->proofs[index];
+    bool works = proof->state != PROOF_NOT_TRIED && proof->state != PROOF_FAILED;
 
-    return json_pack("{s:s, s:s, s:b, s:b, s:I, s:s}", "name", mechanism->name, "kind",
-                     mechanism->kind == REVOKE_GATE ? "gate" : "fence", "available", available, "chosen",
-                     revoke_ladder_has(&fabric->ladder, mechanism->name), "deadline_ms",
+    return json_pack("{s:s, s:s, s:s, s:b, s:b, s:i, s:I, s:I, s:s}", "name", mechanism->name, "kind",
+                     proof_kind_name(proof->kind), "self_test", proof_state_name(proof->state), "available", works,
+                     "chosen", revoke_ladder_has(&fabric->ladder, mechanism->name), "trials", (int)proof->trials,
+                     "latency_us", (json_int_t)(proof->latency_ns / 1000), "deadline_ms",
                      (json_int_t)(mechanism->allowed_ns / 1000000), "note", mechanism_note(fabric, mechanism));
 }
 
@@ -30,8 +32,8 @@ static json_t *mechanisms_json(const struct fabric *fabric)
 {
     json_t *list = json_array();
 
-    for (size_t i = 0; i < fabric_n_mechanisms; i++) {
-        if (json_array_append_new(list, mechanism_json(fabric, &fabric_mechanisms[i])) < 0) {
+    for (size_t i = 0; i < FABRIC_MECHANISMS; i++) {
+        if (json_array_append_new(list, mechanism_json(fabric, i)) < 0) {
             json_decref(list);
             return NULL;
         }
@@ -109,6 +111,7 @@ json_t *report_status(void *arg)
 {
     struct fabric *fabric = arg;
     struct fabric_counters counters;
+    uint64_t pinned;
     unsigned half_open;
     bool gone;
 
@@ -116,6 +119,7 @@ json_t *report_status(void *arg)
     counters = fabric->counters;
     half_open = fabric->n_half_open;
     gone = fabric->device_gone;
+    pinned = fabric->pinned_bytes;
     pthread_mutex_unlock(&fabric->lock);
 
     json_t *connections =
@@ -123,10 +127,10 @@ json_t *report_status(void *arg)
                   (json_int_t)counters.established, "replaced", (json_int_t)counters.replaced, "half_open",
                   (int)half_open, "half_open_expired", (json_int_t)counters.half_open_expired, "violations",
                   (json_int_t)counters.violations, "rejected", rejects_json(&counters));
-    json_t *exposures =
-        json_pack("{s:I, s:I, s:I, s:I, s:I}", "now", (json_int_t)counters.exposures_now, "bytes_now",
-                  (json_int_t)counters.bytes_now, "total", (json_int_t)counters.exposures, "bytes_total",
-                  (json_int_t)counters.bytes, "failed", (json_int_t)counters.expose_failed);
+    json_t *exposures = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "now", (json_int_t)counters.exposures_now,
+                                  "bytes_now", (json_int_t)counters.bytes_now, "total", (json_int_t)counters.exposures,
+                                  "bytes_total", (json_int_t)counters.bytes, "failed",
+                                  (json_int_t)counters.expose_failed, "pinned_bytes", (json_int_t)pinned);
 
     return json_pack("{s:b, s:o, s:o, s:o}", "device_gone", gone, "connections", connections, "exposures", exposures,
                      "revocations", revoke_status(&fabric->ladder));

@@ -24,6 +24,7 @@ static int add_rung(struct revoke_ladder *ladder, const struct revoke_mechanism 
             return -EEXIST;
     if (ladder->n_rungs == REVOKE_MAX_RUNGS)
         return -E2BIG;
+    ladder->kinds[ladder->n_rungs] = mechanism->kind;
     ladder->rungs[ladder->n_rungs++] = mechanism;
     return 0;
 }
@@ -48,23 +49,29 @@ static int parse_list(struct revoke_ladder *ladder, const struct revoke_mechanis
     }
 }
 
+static bool has_fence(const struct revoke_ladder *ladder)
+{
+    for (size_t i = 0; i < ladder->n_rungs; i++)
+        if (ladder->kinds[i] == REVOKE_FENCE)
+            return true;
+    return false;
+}
+
 int revoke_ladder_init(struct revoke_ladder *ladder, const struct revoke_mechanism *table, size_t n_table,
                        const char *list, char **ret_error)
 {
     struct revoke_ladder new = {.now_ns = monotonic_ns, .chosen = list && strcmp(list, "auto") != 0};
-    bool has_fence = false;
     int r = 0;
 
     if (new.chosen)
         r = parse_list(&new, table, n_table, list, ret_error);
     else
         for (size_t i = 0; i < n_table && r == 0; i++)
-            r = add_rung(&new, &table[i]);
+            if (!table[i].by_name)
+                r = add_rung(&new, &table[i]);
     if (r < 0)
         return r;
-    for (size_t i = 0; i < new.n_rungs; i++)
-        has_fence |= new.rungs[i]->kind == REVOKE_FENCE;
-    if (!has_fence)
+    if (!has_fence(&new))
         return fabric_error(ret_error, -EINVAL,
                             "revoke=%s: not one of these is a fence, so no block could ever be freed; add one",
                             list ? list : "auto");
@@ -84,6 +91,23 @@ bool revoke_ladder_has(const struct revoke_ladder *ladder, const char *name)
         if (!strcmp(ladder->rungs[i]->name, name))
             return true;
     return false;
+}
+
+int revoke_ladder_set_kind(struct revoke_ladder *ladder, const struct revoke_mechanism *mechanism,
+                           enum revoke_kind kind)
+{
+    for (size_t i = 0; i < ladder->n_rungs; i++) {
+        enum revoke_kind before = ladder->kinds[i];
+
+        if (ladder->rungs[i] != mechanism)
+            continue;
+        ladder->kinds[i] = kind;
+        if (has_fence(ladder))
+            return 0;
+        ladder->kinds[i] = before;
+        return -EOPNOTSUPP;
+    }
+    return 0;
 }
 
 static int climb_rung(struct revoke_ladder *ladder, size_t index, struct exposure *exposure)
@@ -119,7 +143,9 @@ static int climb(struct revoke_ladder *ladder, enum revoke_kind kind, struct exp
     int r = -EOPNOTSUPP;
 
     for (size_t i = 0; i < ladder->n_rungs; i++) {
-        if (ladder->rungs[i]->kind != kind)
+        const struct revoke_mechanism *rung = ladder->rungs[i];
+
+        if (ladder->kinds[i] != kind || (rung->applies && !rung->applies(exposure)))
             continue;
         r = climb_rung(ladder, i, exposure);
         if (r == 0)
@@ -143,12 +169,17 @@ int revoke_fence(struct revoke_ladder *ladder, struct exposure *exposure)
     return -ETIMEDOUT;
 }
 
+int revoke_orphan(struct revoke_ladder *ladder, struct exposure *exposure)
+{
+    return climb(ladder, REVOKE_ORPHAN, exposure);
+}
+
 uint64_t revoke_fence_bound_ns(const struct revoke_ladder *ladder)
 {
     uint64_t bound = 0;
 
     for (size_t i = 0; i < ladder->n_rungs; i++)
-        if (ladder->rungs[i]->kind == REVOKE_FENCE)
+        if (ladder->kinds[i] == REVOKE_FENCE)
             bound += ladder->rungs[i]->allowed_ns;
     return bound;
 }

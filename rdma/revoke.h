@@ -7,7 +7,11 @@
  * ladders of their own. Thread-safe after revoke_ladder_init().
  *
  * A gate refuses new remote accesses. A fence proves that none in progress can land either. The two are never taken
- * for each other: revoke_gate() only runs gates, and its success lets no block go.
+ * for each other: revoke_gate() only runs gates, and its success lets no block go. The last resort takes the pages
+ * from under accesses that nobody could stop; it is neither, and only revoke_orphan() runs it.
+ *
+ * What a mechanism is, is a property of the device: the ladder starts with what the table takes it for, and
+ * revoke_ladder_set_kind() tells it what was found out (proof.h).
  */
 
 #include <jansson.h>
@@ -19,18 +23,27 @@
 struct exposure;
 
 enum revoke_kind {
-    REVOKE_GATE = 1,
+    REVOKE_NOTHING = 0,
+    REVOKE_GATE,
     REVOKE_FENCE,
+    REVOKE_ORPHAN,
 };
 
 struct revoke_mechanism {
     const char *name;
-    enum revoke_kind kind;
-    uint64_t allowed_ns; /* from its start to its deadline */
+    enum revoke_kind kind; /* until something else is proven */
+    uint64_t allowed_ns;   /* from its start to its deadline */
 
     /* 0: done, within the deadline (monotonic). Returns by the deadline: what can block in the kernel runs on a
      * helper thread, and goes on there if it must. */
     int (*run)(struct exposure *exposure, uint64_t deadline_ns);
+
+    /* NULL: always. Does it have anything to do with this exposure? When not, it is passed over. */
+    bool (*applies)(const struct exposure *exposure);
+
+    bool may_fence; /* a gate that is a fence as well on some devices */
+    bool by_name;   /* not in "auto" */
+    const char *note;
 };
 
 struct revoke_count {
@@ -42,6 +55,7 @@ struct revoke_count {
 
 struct revoke_ladder {
     const struct revoke_mechanism *rungs[REVOKE_MAX_RUNGS]; /* in climbing order */
+    enum revoke_kind kinds[REVOKE_MAX_RUNGS];               /* what they are on this device */
     size_t n_rungs;
     bool chosen; /* by name, not "auto" */
     uint64_t (*now_ns)(void);
@@ -50,19 +64,27 @@ struct revoke_ladder {
     uint64_t unproven;                            /* fences that failed altogether; guarded by lock */
 };
 
-/* list: NULL or "auto" (all of the table, in its order), or names with commas, climbed in that order.
- * -EINVAL with a sentence in *ret_error (free()): unknown or repeated name, no fence among them. */
+/* list: NULL or "auto" (the table's order, without those that want to be named), or names with commas, climbed in
+ * that order. -EINVAL with a sentence in *ret_error (free()): unknown or repeated name, no fence among them. */
 int revoke_ladder_init(struct revoke_ladder *ladder, const struct revoke_mechanism *table, size_t n_table,
                        const char *list, char **ret_error);
 void revoke_ladder_destroy(struct revoke_ladder *ladder);
 
 bool revoke_ladder_has(const struct revoke_ladder *ladder, const char *name);
 
+/* What `mechanism` is here; before the ladder is used. -EOPNOTSUPP: that leaves no fence, and nothing was changed. */
+int revoke_ladder_set_kind(struct revoke_ladder *ladder, const struct revoke_mechanism *mechanism,
+                           enum revoke_kind kind);
+
 /* The first gate that succeeds ends it. -EOPNOTSUPP: no gate in the ladder; else the last gate's error. */
 int revoke_gate(struct revoke_ladder *ladder, struct exposure *exposure);
 
 /* Climbs the fences until one succeeds within its deadline. -ETIMEDOUT: none did, there is no proof. */
 int revoke_fence(struct revoke_ladder *ladder, struct exposure *exposure);
+
+/* After revoke_fence() failed, and after nothing of any file is left in the exposure's pages: 0, other pages are in
+ * their place, and whatever is still in progress cannot reach them. -EOPNOTSUPP: no such mechanism. */
+int revoke_orphan(struct revoke_ladder *ladder, struct exposure *exposure);
 
 /* What revoke_fence() takes at most. */
 uint64_t revoke_fence_bound_ns(const struct revoke_ladder *ladder);

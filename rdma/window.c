@@ -188,7 +188,7 @@ undo_budget:
 }
 
 int window_new(struct window_budget *budget, const struct layout_segment *segments, const struct layout_run *runs,
-               size_t n_runs, bool writable, struct window **ret_window)
+               size_t n_runs, unsigned flags, struct window **ret_window)
 {
     struct window_plan plan;
     struct window *window;
@@ -201,10 +201,10 @@ int window_new(struct window_budget *budget, const struct layout_segment *segmen
         return -ENOMEM;
     window->budget = budget;
     window->length = plan.length;
-    if (plan.merged == 1) {
+    if (plan.merged == 1 && !(flags & WINDOW_OWN)) {
         window->address = (uint8_t *)segments[runs[0].segment].base + runs[0].offset;
     } else {
-        r = map_window(window, &plan, segments, runs, n_runs, PROT_READ | (writable ? PROT_WRITE : 0));
+        r = map_window(window, &plan, segments, runs, n_runs, PROT_READ | (flags & WINDOW_WRITABLE ? PROT_WRITE : 0));
         if (r < 0) {
             free(window);
             return r;
@@ -223,6 +223,16 @@ void window_free(struct window *window)
         budget_give(window->budget, window->mappings);
     }
     free(window);
+}
+
+int window_cover(struct window *window)
+{
+    if (!window->map)
+        return -EINVAL;
+    if (mmap(window->map, window->map_length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+             0) == MAP_FAILED)
+        return -errno;
+    return 0;
 }
 
 void *window_address(const struct window *window)

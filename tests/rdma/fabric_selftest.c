@@ -487,7 +487,7 @@ static void probe_tells_the_device_and_its_mechanisms(void)
     json_t *probe = ops->probe(fabric);
     char *text = json_dumps(probe, JSON_COMPACT);
 
-    CHECK(probe && json_array_size(json_object_get(probe, "mechanisms")) == 3);
+    CHECK(probe && json_array_size(json_object_get(probe, "mechanisms")) == FABRIC_MECHANISMS);
     CHECK_ANSWER(json_string_value(json_object_get(probe, "address")), address);
     printf("# %s\n", text);
     free(text);

@@ -138,6 +138,45 @@ static void no_transfer_outlives_the_last_rung(void)
     CHECK(harmful_trials("qp", LEASE_WRITE, GATE_AND_FENCE) == 0);
 }
 
+static const json_t *probed(const json_t *probe, const char *name)
+{
+    size_t i;
+    json_t *mechanism;
+
+    json_array_foreach(
+        json_object_get(probe, "mechanisms"), i,
+        mechanism) if (!strcmp(json_string_value(json_object_get(mechanism, "name")), name)) return mechanism;
+    return NULL;
+}
+
+/* On soft-RoCE, that is: what the daemon found out about its device when it started. */
+static void the_self_test_calls_rereg_a_gate_and_the_rest_what_they_are(void)
+{
+    static const struct {
+        const char *name, *kind;
+    } wanted[] = {{"rereg", "gate"}, {"odp", "fence"}, {"dereg", "fence"}, {"qp", "fence"}, {"punch", "space"}};
+    uint64_t start = monotonic_ns();
+
+    start_fabric(NULL);
+    json_t *probe = ops->probe(fabric);
+
+    printf("# started in %llu ms\n", (unsigned long long)((monotonic_ns() - start) / NS_PER_MS));
+    for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
+        const json_t *mechanism = probed(probe, wanted[i].name);
+        char *text = json_dumps(mechanism, JSON_COMPACT);
+
+        printf("# %s\n", text);
+        free(text);
+        CHECK_ANSWER(json_string_value(json_object_get(mechanism, "kind")), wanted[i].kind);
+        if (strcmp(wanted[i].name, "odp") != 0 || fabric->on_demand_works)
+            CHECK_ANSWER(json_string_value(json_object_get(mechanism, "self_test")), "proven");
+        else
+            CHECK_ANSWER(json_string_value(json_object_get(mechanism, "self_test")), "not here");
+    }
+    json_decref(probe);
+    fabric_stop(fabric);
+}
+
 /* The controls: the same measurement finds harm where there is some. */
 static void a_gate_alone_lets_a_read_in_flight_run_on(void)
 {
@@ -161,6 +200,7 @@ int main(int argc, char **argv)
         SELFTEST(no_read_in_flight_outlives_the_fence),
         SELFTEST(no_write_in_flight_outlives_the_fence),
         SELFTEST(no_transfer_outlives_the_last_rung),
+        SELFTEST(the_self_test_calls_rereg_a_gate_and_the_rest_what_they_are),
         SELFTEST(a_gate_alone_lets_a_read_in_flight_run_on),
         SELFTEST(a_write_in_flight_does_harm_when_nothing_is_revoked),
 #endif

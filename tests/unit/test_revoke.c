@@ -202,6 +202,63 @@ static void a_list_without_a_fence_or_with_nonsense_is_refused(void **state)
     }
 }
 
+static void what_a_mechanism_is_here_decides_what_it_is_climbed_for(void **state)
+{
+    (void)state;
+    make_ladder("auto");
+    assert_int_equal(revoke_ladder_set_kind(&ladder, &table[2], REVOKE_GATE), 0); /* dereg: found to be a gate */
+    fake.gate.result = fake.late_gate.result = -EIO;
+    assert_int_equal(revoke_gate(&ladder, NULL), 0);
+    assert_string_equal(fake.order, "ghd");
+    assert_int_equal(revoke_fence(&ladder, NULL), 0);
+    assert_string_equal(fake.order, "ghdq");
+    assert_int_equal(revoke_fence_bound_ns(&ladder), 1000);
+    assert_int_equal(revoke_ladder_set_kind(&ladder, &table[0], REVOKE_FENCE), 0);
+    fake.gate.result = 0;
+    assert_int_equal(revoke_fence(&ladder, NULL), 0);
+    assert_string_equal(fake.order, "ghdqg");
+}
+
+static void a_ladder_is_never_left_without_a_fence(void **state)
+{
+    (void)state;
+    make_ladder("gate,dereg");
+    assert_int_equal(revoke_ladder_set_kind(&ladder, &table[2], REVOKE_NOTHING), -EOPNOTSUPP);
+    assert_int_equal(revoke_ladder_set_kind(&ladder, &table[3], REVOKE_NOTHING), 0); /* not in it */
+    assert_int_equal(revoke_fence(&ladder, NULL), 0);
+}
+
+static bool never(const struct exposure *exposure)
+{
+    (void)exposure;
+    return false;
+}
+
+static void only_the_last_resort_takes_the_pages_and_only_where_it_applies(void **state)
+{
+    static const struct revoke_mechanism with_space[] = {
+        {.name = "dereg", .kind = REVOKE_FENCE, .allowed_ns = 100, .run = run_dereg},
+        {.name = "other", .kind = REVOKE_ORPHAN, .allowed_ns = 100, .run = run_late_gate, .applies = never},
+        {.name = "space", .kind = REVOKE_ORPHAN, .allowed_ns = 100, .run = run_gate},
+        {.name = "shy", .kind = REVOKE_FENCE, .allowed_ns = 100, .run = run_qp, .by_name = true},
+    };
+    char *error = NULL;
+
+    (void)state;
+    memset(&fake, 0, sizeof(fake));
+    assert_int_equal(revoke_ladder_init(&ladder, with_space, 4, "auto", &error), 0);
+    ladder.now_ns = fake_now;
+    fake.dereg.result = -EIO;
+    assert_int_equal(revoke_gate(&ladder, NULL), -EOPNOTSUPP);
+    assert_int_equal(revoke_fence(&ladder, NULL), -ETIMEDOUT);
+    assert_string_equal(fake.order, "d");
+    assert_int_equal(revoke_orphan(&ladder, NULL), 0);
+    assert_string_equal(fake.order, "dg");
+    revoke_ladder_destroy(&ladder);
+    make_ladder("auto");
+    assert_int_equal(revoke_orphan(&ladder, NULL), -EOPNOTSUPP);
+}
+
 static void latency_is_counted_as_mean_and_maximum(void **state)
 {
     (void)state;
@@ -257,6 +314,9 @@ int main(void)
         TEST(only_the_listed_mechanisms_are_climbed_in_that_order),
         TEST(the_bound_is_the_sum_of_the_fences),
         cmocka_unit_test(a_list_without_a_fence_or_with_nonsense_is_refused),
+        TEST(what_a_mechanism_is_here_decides_what_it_is_climbed_for),
+        TEST(a_ladder_is_never_left_without_a_fence),
+        TEST(only_the_last_resort_takes_the_pages_and_only_where_it_applies),
         TEST(latency_is_counted_as_mean_and_maximum),
         cmocka_unit_test(a_device_that_is_not_there_is_refused_with_a_sentence),
         cmocka_unit_test(a_wrong_ladder_is_refused_before_any_device_is_opened),

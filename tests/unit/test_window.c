@@ -73,7 +73,7 @@ static void scattered_runs_lie_side_by_side_in_file_order(void **state)
     struct layout_run runs[] = {run_of(40, 1), run_of(3, 2), run_of(10, 1)};
     struct window *window;
 
-    assert_int_equal(window_new(&f->budget, &f->segment, runs, 3, true, &window), 0);
+    assert_int_equal(window_new(&f->budget, &f->segment, runs, 3, WINDOW_WRITABLE, &window), 0);
     assert_int_equal(window_length(window), 4 * BLOCK);
     assert_int_equal(window_mappings(window), 3);
     assert_int_equal(block_of(window, 0), 41);
@@ -89,7 +89,7 @@ static void window_and_pool_are_the_same_memory(void **state)
     struct layout_run runs[] = {run_of(9, 1), run_of(1, 1)};
     struct window *window;
 
-    assert_int_equal(window_new(&f->budget, &f->segment, runs, 2, true, &window), 0);
+    assert_int_equal(window_new(&f->budget, &f->segment, runs, 2, WINDOW_WRITABLE, &window), 0);
     ((uint8_t *)window_address(window))[BLOCK] = 0xee;
     assert_int_equal(((uint8_t *)f->segment.base)[BLOCK], 0xee);
     ((uint8_t *)f->segment.base)[9 * BLOCK] = 0xdd;
@@ -104,7 +104,7 @@ static void neighbouring_runs_share_a_mapping(void **state)
     struct layout_run runs[] = {run_of(5, 2), run_of(7, 3), run_of(30, 1), run_of(31, 1)};
     struct window *window;
 
-    assert_int_equal(window_new(&f->budget, &f->segment, runs, 4, false, &window), 0);
+    assert_int_equal(window_new(&f->budget, &f->segment, runs, 4, 0, &window), 0);
     assert_int_equal(window_mappings(window), 2);
     assert_int_equal(block_of(window, 4), 10);
     assert_int_equal(block_of(window, 6), 32);
@@ -117,7 +117,7 @@ static void a_single_run_needs_no_mapping(void **state)
     struct layout_run runs[] = {run_of(5, 2), run_of(7, 3)};
     struct window *window;
 
-    assert_int_equal(window_new(&f->budget, &f->segment, runs, 2, true, &window), 0);
+    assert_int_equal(window_new(&f->budget, &f->segment, runs, 2, WINDOW_WRITABLE, &window), 0);
     assert_int_equal(window_mappings(window), 0);
     assert_ptr_equal(window_address(window), (uint8_t *)f->segment.base + 5 * BLOCK);
     window_free(window);
@@ -130,7 +130,7 @@ static void a_read_window_cannot_be_written(void **state)
     struct layout_run runs[] = {run_of(9, 1), run_of(1, 1)};
     struct window *window;
 
-    assert_int_equal(window_new(&f->budget, &f->segment, runs, 2, false, &window), 0);
+    assert_int_equal(window_new(&f->budget, &f->segment, runs, 2, 0, &window), 0);
     /* read(2) into it says EFAULT where a store would raise SIGSEGV. */
     int pipe_fds[2];
 
@@ -150,7 +150,7 @@ static void a_child_does_not_inherit_the_window(void **state)
     struct window *window;
     int status;
 
-    assert_int_equal(window_new(&f->budget, &f->segment, runs, 2, false, &window), 0);
+    assert_int_equal(window_new(&f->budget, &f->segment, runs, 2, 0, &window), 0);
     pid_t child = fork();
 
     if (child == 0) {
@@ -170,13 +170,13 @@ static void too_many_runs_are_e2big_and_room_comes_back(void **state)
     struct window *a, *b = NULL;
 
     f->budget.limit = 5;
-    assert_int_equal(window_new(&f->budget, &f->segment, runs, 3, false, &a), 0);
-    assert_int_equal(window_new(&f->budget, &f->segment, runs, 3, false, &b), -E2BIG);
+    assert_int_equal(window_new(&f->budget, &f->segment, runs, 3, 0, &a), 0);
+    assert_int_equal(window_new(&f->budget, &f->segment, runs, 3, 0, &b), -E2BIG);
     assert_null(b);
     assert_int_equal(f->budget.used, 3);
     window_free(a);
     assert_int_equal(f->budget.used, 0);
-    assert_int_equal(window_new(&f->budget, &f->segment, runs, 3, false, &b), 0);
+    assert_int_equal(window_new(&f->budget, &f->segment, runs, 3, 0, &b), 0);
     window_free(b);
 }
 
@@ -188,10 +188,10 @@ static void runs_outside_the_segment_are_refused(void **state)
     struct layout_run empty[] = {run_of(3, 0)};
     struct window *window = NULL;
 
-    assert_int_equal(window_new(&f->budget, &f->segment, beyond, 1, false, &window), -EINVAL);
-    assert_int_equal(window_new(&f->budget, &f->segment, overflow, 1, false, &window), -EINVAL);
-    assert_int_equal(window_new(&f->budget, &f->segment, empty, 1, false, &window), -EINVAL);
-    assert_int_equal(window_new(&f->budget, &f->segment, NULL, 0, false, &window), -EINVAL);
+    assert_int_equal(window_new(&f->budget, &f->segment, beyond, 1, 0, &window), -EINVAL);
+    assert_int_equal(window_new(&f->budget, &f->segment, overflow, 1, 0, &window), -EINVAL);
+    assert_int_equal(window_new(&f->budget, &f->segment, empty, 1, 0, &window), -EINVAL);
+    assert_int_equal(window_new(&f->budget, &f->segment, NULL, 0, 0, &window), -EINVAL);
     assert_null(window);
 }
 
@@ -203,7 +203,7 @@ static void a_mapping_that_fails_leaves_nothing(void **state)
     struct window *window = NULL;
 
     closed.fd = -1;
-    assert_int_equal(window_new(&f->budget, &closed, runs, 2, false, &window), -EBADF);
+    assert_int_equal(window_new(&f->budget, &closed, runs, 2, 0, &window), -EBADF);
     assert_null(window);
     assert_int_equal(f->budget.used, 0);
 }
@@ -220,9 +220,9 @@ static void cuts_within_a_huge_page_are_refused(void **state)
     struct window *window = NULL;
 
     f->segment.page_size = BIG * BLOCK;
-    assert_int_equal(window_new(&f->budget, &f->segment, cut_early, 2, false, &window), -EINVAL);
-    assert_int_equal(window_new(&f->budget, &f->segment, starts_inside, 2, false, &window), -EINVAL);
-    assert_int_equal(window_new(&f->budget, &f->segment, shifted, 2, false, &window), -EINVAL);
+    assert_int_equal(window_new(&f->budget, &f->segment, cut_early, 2, 0, &window), -EINVAL);
+    assert_int_equal(window_new(&f->budget, &f->segment, starts_inside, 2, 0, &window), -EINVAL);
+    assert_int_equal(window_new(&f->budget, &f->segment, shifted, 2, 0, &window), -EINVAL);
     assert_null(window);
 }
 
@@ -233,7 +233,7 @@ static void first_and_last_run_may_stop_short_of_a_huge_page(void **state)
     struct window *window;
 
     f->segment.page_size = BIG * BLOCK;
-    assert_int_equal(window_new(&f->budget, &f->segment, runs, 3, false, &window), 0);
+    assert_int_equal(window_new(&f->budget, &f->segment, runs, 3, 0, &window), 0);
     assert_int_equal(window_length(window), 9 * BLOCK);
     assert_int_equal((uintptr_t)window_address(window) % (BIG * BLOCK), BLOCK);
     assert_int_equal(block_of(window, 0), 22);
@@ -252,12 +252,41 @@ static void a_single_run_within_huge_pages_needs_no_alignment(void **state)
     struct window *window;
 
     f->segment.page_size = BIG * BLOCK;
-    assert_int_equal(window_new(&f->budget, &f->segment, runs, 1, false, &window), 0);
+    assert_int_equal(window_new(&f->budget, &f->segment, runs, 1, 0, &window), 0);
     assert_int_equal(block_of(window, 6), 28);
     window_free(window);
 }
 
 /* Every shape of a few runs against the obvious: the bytes of the runs one after the other. */
+/* What revokes an MR that is on demand: nothing is there to fault in any more, and the pool keeps its bytes. */
+static void a_covered_window_has_no_access_and_keeps_its_addresses(void **state)
+{
+    struct fixture *f = *state;
+    struct layout_run runs[] = {run_of(5, 2)};
+    struct window *window, *shared;
+    int pipe_fds[2];
+
+    assert_int_equal(window_new(&f->budget, &f->segment, runs, 1, WINDOW_WRITABLE | WINDOW_OWN, &window), 0);
+    assert_int_equal(window_mappings(window), 1);
+    assert_int_equal(block_of(window, 1), 7);
+    void *address = window_address(window);
+
+    assert_int_equal(window_cover(window), 0);
+    assert_ptr_equal(window_address(window), address);
+    assert_int_equal(pipe(pipe_fds), 0);
+    assert_int_equal(write(pipe_fds[1], address, 1), -1);
+    assert_int_equal(errno, EFAULT);
+    close(pipe_fds[0]);
+    close(pipe_fds[1]);
+    assert_int_equal(((uint8_t *)f->segment.base)[5 * BLOCK], 6);
+    window_free(window);
+    assert_int_equal(f->budget.used, 0);
+
+    assert_int_equal(window_new(&f->budget, &f->segment, runs, 1, WINDOW_WRITABLE, &shared), 0);
+    assert_int_equal(window_cover(shared), -EINVAL); /* everybody's mapping */
+    window_free(shared);
+}
+
 static void random_layouts_match_a_copy(void **state)
 {
     struct fixture *f = *state;
@@ -277,7 +306,7 @@ static void random_layouts_match_a_copy(void **state)
             for (unsigned k = 0; k < count; k++)
                 expected[n++] = (uint8_t)(block + k + 1);
         }
-        assert_int_equal(window_new(&f->budget, &f->segment, runs, n_runs, round & 1, &window), 0);
+        assert_int_equal(window_new(&f->budget, &f->segment, runs, n_runs, round & WINDOW_WRITABLE, &window), 0);
         assert_int_equal(window_length(window), n * BLOCK);
         for (unsigned i = 0; i < n; i++)
             assert_int_equal(block_of(window, i), expected[i]);
@@ -303,6 +332,7 @@ int main(void)
         TEST(cuts_within_a_huge_page_are_refused),
         TEST(first_and_last_run_may_stop_short_of_a_huge_page),
         TEST(a_single_run_within_huge_pages_needs_no_alignment),
+        TEST(a_covered_window_has_no_access_and_keeps_its_addresses),
         TEST(random_layouts_match_a_copy),
     };
 
