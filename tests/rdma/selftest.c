@@ -11,7 +11,7 @@
 #include "rdma/sync.h"
 
 #define POOL_SIZE    (LEASE_SLOTS * LEASE_SIZE)
-#define TEST_SECONDS 90
+#define TEST_SECONDS 240
 
 const char *program = "/proc/self/exe", *address = "10.99.0.1";
 struct fabric *fabric;
