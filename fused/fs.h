@@ -44,6 +44,7 @@ struct fs;
 struct fs_cred {
     uid_t uid;
     gid_t gid;
+    mode_t umask; /* for new files in directories without a default ACL */
 };
 
 struct fs_entry {
@@ -145,7 +146,10 @@ int fs_leased(struct fs *fs, uint64_t ino, bool *ret_leased);
 #define FS_XATTR_CONTROL "user.leasefs.control"
 #define FS_XATTR_PATH    "user.leasefs.path"
 
-/* get, list: bytes of the value; -ERANGE when size is not 0 and too small. set: XATTR_CREATE, XATTR_REPLACE. */
+#define FS_XATTR_KILL_SGID (1 << 16) /* with an access ACL: set-group-id goes */
+
+/* get, list: bytes of the value; -ERANGE when size is not 0 and too small. set: XATTR_CREATE, XATTR_REPLACE. An access
+ * ACL and the mode follow each other. */
 int64_t fs_getxattr(struct fs *fs, uint64_t ino, const char *name, void *value, size_t size);
 int64_t fs_listxattr(struct fs *fs, uint64_t ino, char *list, size_t size);
 int fs_setxattr(struct fs *fs, uint64_t ino, const char *name, const void *value, size_t size, int flags);

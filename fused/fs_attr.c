@@ -159,8 +159,10 @@ static void set_owner_and_mode(struct fs_inode *inode, const struct stat *attr, 
             inode->gid = attr->st_gid;
         inode_kill_priv(inode, true);
     }
-    if (what & FS_SET_MODE)
+    if (what & FS_SET_MODE) {
         inode->mode = attr->st_mode & ~(mode_t)S_IFMT;
+        acl_after_chmod(inode);
+    }
 }
 
 static void set_times(struct fs_inode *inode, const struct stat *attr, unsigned what)

@@ -74,14 +74,24 @@ int fs_lookup(struct fs *fs, uint64_t parent, const char *name, struct fs_entry 
 
 int inode_new_in(struct fs *fs, struct fs_inode *dir, mode_t mode, struct fs_cred cred, struct fs_inode **ret_inode)
 {
+    struct fs_inode *inode;
+    int err;
+
     inode_lock_shared(dir);
     if (dir->mode & S_ISGID) {
         cred.gid = dir->gid;
         if (S_ISDIR(mode))
             mode |= S_ISGID;
     }
+    err = inode_new(fs, mode, cred, &inode);
+    if (!err && !S_ISLNK(mode))
+        err = acl_to_new_inode(dir, inode, cred.umask);
     inode_unlock(dir);
-    return inode_new(fs, mode, cred, ret_inode);
+    if (err)
+        inode_put(fs, inode);
+    else
+        *ret_inode = inode;
+    return err;
 }
 
 /* Gives a new inode (known to nobody yet, so not locked) its first name. */

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fused/fs_acl.h"
+
 #define MAX_LINKS 40
 
 struct walk {
@@ -17,8 +19,10 @@ struct walk {
     int links;
 };
 
-static bool in_group(const struct lease_credentials *who, gid_t gid)
+static bool in_group(const void *arg, gid_t gid)
 {
+    const struct lease_credentials *who = arg;
+
     if (who->gid == gid)
         return true;
     for (size_t i = 0; i < who->n_groups; i++) {
@@ -30,12 +34,18 @@ static bool in_group(const struct lease_credentials *who, gid_t gid)
 
 int path_permission(struct fs_inode *inode, const struct lease_credentials *who, unsigned may)
 {
+    struct acl_who acl_who = {.uid = who->uid, .in_group = in_group, .arg = who};
     unsigned granted;
+    const void *acl;
+    size_t size;
 
     if (who->uid == 0)
         return 0;
     inode_lock_shared(inode);
-    if (who->uid == inode->uid)
+    acl = xattr_access_acl(inode, &size);
+    if (acl)
+        granted = acl_granted(acl, size, inode->uid, inode->gid, &acl_who, may);
+    else if (who->uid == inode->uid)
         granted = inode->mode >> 6;
     else if (in_group(who, inode->gid))
         granted = inode->mode >> 3;

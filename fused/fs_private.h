@@ -74,6 +74,7 @@ struct fs_inode {
     uint32_t nlink;
     bool linkable;       /* nlink is 0 because it never had a name, so it may be given one */
     bool has_capability; /* security.capability is set */
+    bool has_acl;        /* one of system.posix_acl_* is */
 
     /* Leases that hold blocks of this file: the front door's fast path. */
     uint32_t holds, write_holds;
@@ -177,6 +178,12 @@ int inode_resize(struct fs *fs, struct fs_inode *inode, uint64_t size, struct le
 
 void xattr_free_all(struct fs_inode *inode);
 void xattr_kill_capability(struct fs_inode *inode); /* exclusive */
+
+/* The access ACL, NULL: none; valid while the lock is held. */
+const void *xattr_access_acl(const struct fs_inode *inode, size_t *ret_size);
+void acl_after_chmod(struct fs_inode *inode); /* exclusive */
+/* A file made in `dir`, known to nobody yet: ACLs and mode by the directory's default ACL, or the umask. -ENOMEM. */
+int acl_to_new_inode(const struct fs_inode *dir, struct fs_inode *inode, mode_t umask);
 
 /* ---- fs_namespace.c ---- */
 

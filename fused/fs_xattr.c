@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Extended attributes: a list per inode, in the namespaces user, trusted and security (whose own rules the kernel
- * enforces). system.* is refused: there are no ACLs. user.leasefs.* are computed, cannot be set, and are left out of
- * lists, so that copying programs do not try to set them elsewhere.
+ * enforces), and POSIX ACLs, which are kept as the attributes that they are set by. user.leasefs.* are computed, cannot
+ * be set, and are left out of lists, so that copying programs do not try to set them elsewhere.
  */
 #include <errno.h>
 #include <jansson.h>
@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/xattr.h>
 
+#include "fused/fs_acl.h"
 #include "fused/fs_front_door.h"
 #include "fused/fs_private.h"
 
@@ -31,13 +32,18 @@ static bool has_prefix(const char *name, const char *prefix)
     return strncmp(name, prefix, strlen(prefix)) == 0;
 }
 
+static bool is_acl(const char *name)
+{
+    return strcmp(name, ACL_ACCESS_XATTR) == 0 || strcmp(name, ACL_DEFAULT_XATTR) == 0;
+}
+
 static int check_name(const char *name)
 {
     size_t length = strnlen(name, XATTR_NAME_MAX + 1);
 
     if (length > XATTR_NAME_MAX)
         return -ERANGE;
-    if (!has_prefix(name, "user.") && !has_prefix(name, "trusted.") && !has_prefix(name, "security."))
+    if (!has_prefix(name, "user.") && !has_prefix(name, "trusted.") && !has_prefix(name, "security.") && !is_acl(name))
         return -EOPNOTSUPP;
     return 0;
 }
@@ -64,6 +70,11 @@ static struct fs_xattr **find(struct fs_inode *inode, const char *name)
     return p;
 }
 
+static const struct fs_xattr *find_acl(const struct fs_inode *inode, const char *name)
+{
+    return inode->has_acl ? *find((struct fs_inode *)inode, name) : NULL;
+}
+
 static void unlink_xattr(struct fs_inode *inode, struct fs_xattr **p)
 {
     struct fs_xattr *xattr = *p;
@@ -85,6 +96,103 @@ void xattr_kill_capability(struct fs_inode *inode)
 {
     if (inode->has_capability)
         unlink_xattr(inode, find(inode, XATTR_CAPABILITY));
+}
+
+static int xattr_new(const char *name, const void *value, size_t size, struct fs_xattr **ret_xattr)
+{
+    size_t name_size = strlen(name) + 1;
+    struct fs_xattr *xattr = calloc(1, sizeof(*xattr) + name_size);
+
+    if (!xattr)
+        return -ENOMEM;
+    xattr->value = malloc(size ? size : 1);
+    if (!xattr->value) {
+        free(xattr);
+        return -ENOMEM;
+    }
+    memcpy(xattr->name, name, name_size);
+    if (size)
+        memcpy(xattr->value, value, size);
+    xattr->value_size = size;
+    *ret_xattr = xattr;
+    return 0;
+}
+
+static void link_xattr(struct fs_inode *inode, struct fs_xattr *xattr)
+{
+    xattr->next = inode->xattrs;
+    inode->xattrs = xattr;
+    inode->xattr_bytes += cost(xattr);
+    if (strcmp(xattr->name, XATTR_CAPABILITY) == 0)
+        inode->has_capability = true;
+    if (is_acl(xattr->name))
+        inode->has_acl = true;
+}
+
+/* ---- access control lists ---- */
+
+const void *xattr_access_acl(const struct fs_inode *inode, size_t *ret_size)
+{
+    const struct fs_xattr *xattr = find_acl(inode, ACL_ACCESS_XATTR);
+
+    if (!xattr)
+        return NULL;
+    *ret_size = xattr->value_size;
+    return xattr->value;
+}
+
+void acl_after_chmod(struct fs_inode *inode)
+{
+    const struct fs_xattr *xattr = find_acl(inode, ACL_ACCESS_XATTR);
+
+    if (xattr)
+        acl_follow_mode(xattr->value, xattr->value_size, inode->mode);
+}
+
+int acl_to_new_inode(const struct fs_inode *dir, struct fs_inode *inode, mode_t umask)
+{
+    const struct fs_xattr *from = find_acl(dir, ACL_DEFAULT_XATTR);
+    struct fs_xattr *xattr;
+    int err;
+
+    if (!from) {
+        inode->mode &= ~umask;
+        return 0;
+    }
+    err = xattr_new(ACL_ACCESS_XATTR, from->value, from->value_size, &xattr);
+    if (err)
+        return err;
+    inode->mode = acl_inherit(xattr->value, xattr->value_size, inode->mode);
+    if (acl_is_plain(xattr->value_size))
+        xattr_free(xattr);
+    else
+        link_xattr(inode, xattr);
+    if (inode->type != S_IFDIR)
+        return 0;
+    err = xattr_new(ACL_DEFAULT_XATTR, from->value, from->value_size, &xattr);
+    if (!err)
+        link_xattr(inode, xattr);
+    return err;
+}
+
+static int check_acl(const struct fs_inode *inode, const struct fs_xattr *acl)
+{
+    if (inode->type == S_IFLNK)
+        return -EOPNOTSUPP;
+    if (strcmp(acl->name, ACL_DEFAULT_XATTR) == 0 && inode->type != S_IFDIR)
+        return -EACCES;
+    return acl_check(acl->value, acl->value_size);
+}
+
+/* The mode shows an access list, and is all there is to keep of one that says no more. true: keep the list, too. */
+static bool apply_acl(struct fs_inode *inode, const struct fs_xattr *acl, int flags)
+{
+    if (strcmp(acl->name, ACL_DEFAULT_XATTR) == 0)
+        return true;
+    inode->mode = acl_to_mode(acl->value, acl->value_size, inode->mode);
+    if (flags & FS_XATTR_KILL_SGID)
+        inode->mode &= ~(mode_t)S_ISGID;
+    return !acl_is_plain(acl->value_size);
 }
 
 /* ---- the computed ones ---- */
@@ -213,26 +321,7 @@ int64_t fs_listxattr(struct fs *fs, uint64_t ino, char *list, size_t size)
     return result;
 }
 
-static int xattr_new(const char *name, const void *value, size_t size, struct fs_xattr **ret_xattr)
-{
-    size_t name_size = strlen(name) + 1;
-    struct fs_xattr *xattr = calloc(1, sizeof(*xattr) + name_size);
-
-    if (!xattr)
-        return -ENOMEM;
-    xattr->value = malloc(size ? size : 1);
-    if (!xattr->value) {
-        free(xattr);
-        return -ENOMEM;
-    }
-    memcpy(xattr->name, name, name_size);
-    if (size)
-        memcpy(xattr->value, value, size);
-    xattr->value_size = size;
-    *ret_xattr = xattr;
-    return 0;
-}
-
+/* On success the attribute is the inode's. */
 static int set_locked(struct fs_inode *inode, struct fs_xattr *xattr, int flags)
 {
     struct fs_xattr **p = find(inode, xattr->name);
@@ -244,13 +333,18 @@ static int set_locked(struct fs_inode *inode, struct fs_xattr *xattr, int flags)
         return -ENODATA;
     if (inode->xattr_bytes - old_cost + cost(xattr) > XATTR_INODE_BYTES)
         return -ENOSPC;
+    if (is_acl(xattr->name)) {
+        int err = check_acl(inode, xattr);
+
+        if (err)
+            return err;
+    }
     if (*p)
         unlink_xattr(inode, p);
-    xattr->next = *p;
-    *p = xattr;
-    inode->xattr_bytes += cost(xattr);
-    if (strcmp(xattr->name, XATTR_CAPABILITY) == 0)
-        inode->has_capability = true;
+    if (!is_acl(xattr->name) || apply_acl(inode, xattr, flags))
+        link_xattr(inode, xattr);
+    else
+        xattr_free(xattr);
     inode->ctime = fs_now();
     return 0;
 }
@@ -303,7 +397,7 @@ int fs_removexattr(struct fs *fs, uint64_t ino, const char *name)
         unlink_xattr(inode, p);
         inode->ctime = fs_now();
     } else {
-        err = -ENODATA;
+        err = is_acl(name) ? 0 : -ENODATA; /* no list: that is what was asked for */
     }
     inode_unlock(inode);
     inode_put(fs, inode);

@@ -154,6 +154,8 @@ void op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned int cmd, void *arg, struc
 
 void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
 {
+    if (fuse_wire_kill_sgid())
+        flags |= FS_XATTR_KILL_SGID;
     reply_result(req, fs_setxattr(fs_of(req), ino, name, value, size, flags));
 }
 

@@ -39,7 +39,7 @@ static inline struct fs_cred cred_of(fuse_req_t req)
 {
     const struct fuse_ctx *ctx = fuse_req_ctx(req);
 
-    return (struct fs_cred){ctx->uid, ctx->gid};
+    return (struct fs_cred){ctx->uid, ctx->gid, ctx->umask};
 }
 
 /* Replies with 0 or -errno. */

@@ -5,6 +5,7 @@
 #include <linux/fuse.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -14,17 +15,27 @@
 /* Numbers of the protocol that Debian 12's headers are too old to name. */
 enum { OPCODE_TMPFILE = 51, OPCODE_STATX = 52 };
 
+#define INIT_DONT_MASK            (UINT64_C(1) << 6)
 #define INIT_PARALLEL_DIROPS      (UINT64_C(1) << 18)
+#define INIT_POSIX_ACL            (UINT64_C(1) << 20)
 #define INIT_HANDLE_KILLPRIV_V2   (UINT64_C(1) << 28)
+#define INIT_SETXATTR_EXT         (UINT64_C(1) << 29)
 #define INIT_EXT                  (UINT64_C(1) << 30)
 #define INIT_DIRECT_IO_ALLOW_MMAP (UINT64_C(1) << 36)
 #define WRITE_KILL_SUIDGID        (1u << 2)
 #define SETATTR_KILL_SUIDGID      (1u << 11)
+#define SETXATTR_KILL_SGID        (1u << 0)
 #define OPEN_PARALLEL_WRITES      (1u << 6)
 #define SX_BASIC_STATS            0x7ffu
 #define SX_BTIME                  0x800u
 
-#define WANTED (INIT_PARALLEL_DIROPS | INIT_HANDLE_KILLPRIV_V2 | INIT_DIRECT_IO_ALLOW_MMAP)
+#define WANTED                                                                                                         \
+    (INIT_DONT_MASK | INIT_PARALLEL_DIROPS | INIT_POSIX_ACL | INIT_HANDLE_KILLPRIV_V2 | INIT_SETXATTR_EXT |            \
+     INIT_DIRECT_IO_ALLOW_MMAP)
+
+struct setxattr_ext {
+    uint32_t size, flags, setxattr_flags, padding;
+};
 
 struct sx_time {
     int64_t sec;
@@ -55,12 +66,17 @@ static_assert(sizeof(struct statx_reply) == 16 + 288, "header and struct fuse_st
 
 /* Of the request that this thread read last. */
 static _Thread_local struct {
-    bool knows_kill_priv, kill_priv, parallel_writes;
+    bool knows_kill_priv, kill_priv, kill_sgid, parallel_writes;
 } current;
 
 bool fuse_wire_kill_priv(bool otherwise)
 {
     return current.knows_kill_priv ? current.kill_priv : otherwise;
+}
+
+bool fuse_wire_kill_sgid(void)
+{
+    return current.kill_sgid;
 }
 
 void fuse_wire_parallel_writes(void)
@@ -98,6 +114,18 @@ static void note_tmpfile(struct fuse_in_header *header, size_t size)
     header->opcode = FUSE_CREATE;
 }
 
+/* libfuse, asked by nobody for the longer form, expects the shorter one. */
+static void note_setxattr(struct fuse_wire *wire, struct fuse_in_header *header, size_t size)
+{
+    struct setxattr_ext *in = (void *)(header + 1);
+
+    if (!(atomic_load(&wire->offered) & INIT_SETXATTR_EXT) || size < sizeof(*in))
+        return;
+    current.kill_sgid = in->setxattr_flags & SETXATTR_KILL_SGID;
+    memmove(&in->setxattr_flags, in + 1, size - sizeof(*in));
+    header->len -= (uint32_t)(sizeof(*in) - offsetof(struct setxattr_ext, setxattr_flags));
+}
+
 bool fuse_wire_request(struct fuse_wire *wire, void *request, size_t size)
 {
     struct fuse_in_header *header = request;
@@ -118,6 +146,9 @@ bool fuse_wire_request(struct fuse_wire *wire, void *request, size_t size)
     case FUSE_SETATTR:
         if (size >= sizeof(struct fuse_setattr_in))
             note_kill_priv(wire, ((const struct fuse_setattr_in *)body)->valid & SETATTR_KILL_SUIDGID);
+        return false;
+    case FUSE_SETXATTR:
+        note_setxattr(wire, header, size);
         return false;
     case OPCODE_TMPFILE:
         note_tmpfile(header, size);
@@ -231,6 +262,14 @@ static void answer_statx(struct fuse_server *server, int fd, const void *request
     (void)!write(fd, &reply, size); /* ENOENT: interrupted */
 }
 
+/* It may have become shorter. */
+static ssize_t size_of_request(const void *request, ssize_t n)
+{
+    const struct fuse_in_header *header = request;
+
+    return (size_t)n >= sizeof(*header) && header->len < (size_t)n ? (ssize_t)header->len : n;
+}
+
 /* libfuse ends its threads by cancelling them in here, so nothing but the read may be cut off. */
 static ssize_t wire_read(int fd, void *buffer, size_t size, void *userdata)
 {
@@ -246,6 +285,8 @@ static ssize_t wire_read(int fd, void *buffer, size_t size, void *userdata)
         answered = n > 0 && fuse_wire_request(&server->wire, buffer, (size_t)n);
         if (answered)
             answer_statx(server, fd, buffer);
+        else if (n > 0)
+            n = size_of_request(buffer, n);
         pthread_setcancelstate(cancel, NULL);
     } while (answered);
     return n;

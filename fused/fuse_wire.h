@@ -8,12 +8,15 @@
  * libfuse 3.14 never sends some capabilities that it knows (parallel look-ups), and does not know others. So the same
  * for every libfuse from 3.14 on:
  *
- *   INIT reply        PARALLEL_DIROPS, HANDLE_KILLPRIV_V2, DIRECT_IO_ALLOW_MMAP: as far as the kernel offered them
- *   TMPFILE           becomes a CREATE of the name FUSE_WIRE_TMPFILE_NAME: both have one form, and no file is called
- * "/" STATX             answered here, with the time of birth WRITE, SETATTR    whether the kernel wants set-user-id
- * bits gone: fuse_wire_kill_priv() OPEN and CREATE   the reply says PARALLEL_DIRECT_WRITES: fuse_wire_parallel_writes()
+ *   INIT reply        PARALLEL_DIROPS, HANDLE_KILLPRIV_V2, DIRECT_IO_ALLOW_MMAP, POSIX_ACL with DONT_MASK and
+ *                     SETXATTR_EXT: as far as the kernel offered them
+ *   TMPFILE           becomes a CREATE of FUSE_WIRE_TMPFILE_NAME: both have one form, and no file has that name
+ *   STATX             answered here, with the time of birth
+ *   SETXATTR          becomes the shorter form; whether set-group-id shall go: fuse_wire_kill_sgid()
+ *   WRITE, SETATTR    whether the kernel wants set-user-id bits gone: fuse_wire_kill_priv()
+ *   OPEN, CREATE      the reply says PARALLEL_DIRECT_WRITES: fuse_wire_parallel_writes()
  *
- * The last two talk about the request that the calling thread has read last, so they are for its op_*() function.
+ * The last three talk about the request that the calling thread has read last, so they are for its op_*() function.
  */
 
 #include <stdbool.h>
@@ -32,6 +35,9 @@ int fuse_wire_attach(struct fuse_session *session);
 /* Does the request being served want the set-user-id and set-group-id bits cleared? `otherwise`: when the kernel
  * makes no difference (before 5.12). */
 bool fuse_wire_kill_priv(bool otherwise);
+
+/* Does the SETXATTR being served, of an access ACL, want set-group-id cleared? */
+bool fuse_wire_kill_sgid(void);
 
 /* The reply to OPEN or CREATE that this thread sends next lets direct writes of the file run side by side. */
 void fuse_wire_parallel_writes(void);

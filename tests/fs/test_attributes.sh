@@ -77,7 +77,7 @@ expect "$control" "$(getfattr --only-values -n user.leasefs.control .)"
 getfattr -d f | grep -q leasefs && fail "the computed attributes are listed"
 expect "----" "$(lsattr f | cut -c 1-4)"
 
-# cp -a takes them along; and there are no ACLs to be copied halfway.
+# cp -a takes them along.
 cp -a f f2
 expect "$(getfattr -d f | tail -n +2)" "$(getfattr -d f2 | tail -n +2)"
 expect "$(stat -c '%a %Y %U' f)" "$(stat -c '%a %Y %U' f2)"

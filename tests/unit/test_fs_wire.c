@@ -10,6 +10,7 @@ enum { OP_TMPFILE = 51, OP_STATX = 52, UNIQUE = 77 };
 
 #define PARALLEL_DIROPS   (1u << 18)
 #define KILLPRIV_V2       (1u << 28)
+#define SETXATTR_EXT      (1u << 29)
 #define EXT               (1u << 30)
 #define DIRECT_MMAP_HIGH  (1u << 4)
 #define WRITE_KILL        (1u << 2)
@@ -95,6 +96,32 @@ static void only_the_writes_that_say_so_clear_set_user_id(void **state)
     request = request_of(FUSE_FALLOCATE, &in, sizeof(in));
     fuse_wire_request(&wire, &request, request.header.len);
     assert_true(fuse_wire_kill_priv(true));
+}
+
+static void a_long_setxattr_becomes_a_short_one(void **state)
+{
+    struct fuse_wire wire = {0};
+    struct {
+        uint32_t size, flags, more, padding;
+        char name_and_value[8];
+    } in = {3, 1, 1, 0, "user.a"};
+    struct request request;
+
+    (void)state;
+    init_with(&wire, SETXATTR_EXT, 0);
+    in.name_and_value[7] = 'v';
+    request = request_of(FUSE_SETXATTR, &in, sizeof(in));
+    assert_false(fuse_wire_request(&wire, &request, request.header.len));
+    assert_true(fuse_wire_kill_sgid());
+    assert_int_equal(request.header.len, sizeof(request.header) + sizeof(in) - 8);
+    assert_memory_equal(request.body, &in, 8);
+    assert_memory_equal(request.body + 8, in.name_and_value, 8);
+    /* A kernel that does not offer it sends the short form. */
+    init_with(&wire, 0, 0);
+    request = request_of(FUSE_SETXATTR, &in, sizeof(in));
+    fuse_wire_request(&wire, &request, request.header.len);
+    assert_false(fuse_wire_kill_sgid());
+    assert_memory_equal(request.body, &in, sizeof(in));
 }
 
 static void a_tmpfile_becomes_a_create_of_a_name_that_no_file_has(void **state)
@@ -196,6 +223,7 @@ int main(void)
         cmocka_unit_test(init_is_answered_with_what_the_kernel_offered),
         cmocka_unit_test(an_old_kernel_is_asked_for_nothing_it_does_not_know),
         cmocka_unit_test(only_the_writes_that_say_so_clear_set_user_id),
+        cmocka_unit_test(a_long_setxattr_becomes_a_short_one),
         cmocka_unit_test(a_tmpfile_becomes_a_create_of_a_name_that_no_file_has),
         cmocka_unit_test(short_requests_are_let_through_untouched),
         cmocka_unit_test(only_the_reply_to_an_open_is_patched),
