@@ -90,6 +90,11 @@ size_t fs_free(struct fs *fs)
     return leftover;
 }
 
+void fs_set_noatime(struct fs *fs)
+{
+    fs->noatime = true;
+}
+
 bool fs_read_only(const struct fs *fs)
 {
     return fs->read_only;

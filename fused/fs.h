@@ -61,6 +61,7 @@ int fs_new(struct pool *pool, struct fs_cred owner, bool read_only, struct fs **
 size_t fs_free(struct fs *fs);
 
 bool fs_read_only(const struct fs *fs);
+void fs_set_noatime(struct fs *fs); /* before the first request: access times stay */
 void fs_set_lease_table(struct fs *fs, struct lease_table *table); /* before the first request; NULL: no leases */
 int fs_set_control_path(struct fs *fs, const char *path);          /* for user.leasefs.control */
 void fs_op_end(struct fs *fs, struct lease_waiter *waiter);
@@ -139,6 +140,11 @@ int fs_statfs(struct fs *fs, struct statvfs *ret_stat);
 /* A lease covers a part of the file: it shows as immutable. */
 int fs_leased(struct fs *fs, uint64_t ino, bool *ret_leased);
 
+/* As chattr(1) has them: FS_IMMUTABLE_FL, FS_APPEND_FL, FS_NOATIME_FL, FS_NODUMP_FL; other bits: -EOPNOTSUPP. Who may
+ * is the caller's business. Handles that are open keep what they may do. */
+int fs_get_flags(struct fs *fs, uint64_t ino, uint32_t *ret_flags);
+int fs_set_flags(struct fs *fs, uint64_t ino, uint32_t flags);
+
 /* ---- extended attributes (fs_xattr.c) ---- */
 
 /* Computed, read only and not listed: the file's leases as JSON, the control socket's path, the file's path. */
@@ -151,18 +157,19 @@ int fs_leased(struct fs *fs, uint64_t ino, bool *ret_leased);
 /* get, list: bytes of the value; -ERANGE when size is not 0 and too small. set: XATTR_CREATE, XATTR_REPLACE. An access
  * ACL and the mode follow each other. */
 int64_t fs_getxattr(struct fs *fs, uint64_t ino, const char *name, void *value, size_t size);
-int64_t fs_listxattr(struct fs *fs, uint64_t ino, char *list, size_t size);
+/* `trusted`: with those that only the administrator sees. */
+int64_t fs_listxattr(struct fs *fs, uint64_t ino, bool trusted, char *list, size_t size);
 int fs_setxattr(struct fs *fs, uint64_t ino, const char *name, const void *value, size_t size, int flags);
 int fs_removexattr(struct fs *fs, uint64_t ino, const char *name);
 
 /* ---- file operations (fs_file.c) ---- */
 
-/* *ret_direct: a write lease covers a part, so the kernel should not cache what this handle reads. */
-int fs_open(struct fs *fs, uint64_t ino, bool *ret_direct);
+/* flags: of open(2). -EPERM: immutable, or append-only and not O_APPEND. *ret_direct: a write lease covers a part, so the kernel should not cache what this handle reads. */
+int fs_open(struct fs *fs, uint64_t ino, int flags, bool *ret_direct);
 
 /* Calls emit() once with the bytes where they lie, under the file's lock: it must not wait for another request.
- * bytes < length only at the end of the file. Returns what emit() returns; when that is not 0 it was emit's error. */
-int fs_read(struct fs *fs, uint64_t ino, uint64_t offset, size_t length,
+ * bytes < length only at the end of the file. `touch`: the access time moves, as relatime has it. Returns what emit() returns; when that is not 0 it was emit's error. */
+int fs_read(struct fs *fs, uint64_t ino, uint64_t offset, size_t length, bool touch,
             int (*emit)(void *arg, const struct iovec *iov, int count, size_t bytes), void *arg);
 
 /* Bytes written, short when space ran out. `kill_priv`: the writer may not keep set-user-id. */

@@ -104,6 +104,38 @@ int fs_getattr(struct fs *fs, uint64_t ino, struct stat *ret_attr)
     return fs_statx(fs, ino, ret_attr, &birth);
 }
 
+#define FLAGS_SETTABLE (FS_IMMUTABLE_FL | FS_APPEND_FL | FS_NOATIME_FL | FS_NODUMP_FL)
+
+int fs_get_flags(struct fs *fs, uint64_t ino, uint32_t *ret_flags)
+{
+    struct fs_inode *inode = inode_get(fs, ino);
+
+    if (!inode)
+        return -ESTALE;
+    inode_lock_shared(inode);
+    *ret_flags = inode->flags;
+    inode_unlock(inode);
+    inode_put(fs, inode);
+    return 0;
+}
+
+int fs_set_flags(struct fs *fs, uint64_t ino, uint32_t flags)
+{
+    struct fs_inode *inode;
+
+    if (flags & ~(uint32_t)FLAGS_SETTABLE)
+        return -EOPNOTSUPP;
+    inode = inode_get(fs, ino);
+    if (!inode)
+        return -ESTALE;
+    inode_lock(inode);
+    inode->flags = flags;
+    inode->ctime = fs_now();
+    inode_unlock(inode);
+    inode_put(fs, inode);
+    return 0;
+}
+
 int fs_leased(struct fs *fs, uint64_t ino, bool *ret_leased)
 {
     struct fs_inode *inode = inode_get(fs, ino);
@@ -180,16 +212,34 @@ static void set_times(struct fs_inode *inode, const struct stat *attr, unsigned 
     inode->ctime = what & FS_SET_CTIME ? attr->st_ctim : now;
 }
 
+/* What an immutable or append-only file lets be set: an empty change, which drops set-user-id; of the latter, times to
+ * now. */
+static int check_kept(const struct fs_inode *inode, unsigned what)
+{
+    unsigned allowed = FS_SET_KILL_PRIV | FS_SET_CTIME;
+
+    if (!inode_kept(inode))
+        return 0;
+    if (!inode_immutable(inode)) {
+        if (what & FS_SET_ATIME_NOW)
+            allowed |= FS_SET_ATIME | FS_SET_ATIME_NOW;
+        if (what & FS_SET_MTIME_NOW)
+            allowed |= FS_SET_MTIME | FS_SET_MTIME_NOW;
+    }
+    return what & ~allowed ? -EPERM : 0;
+}
+
 int fs_setattr(struct fs *fs, uint64_t ino, const struct stat *attr, unsigned what, struct lease_waiter *waiter,
                struct stat *ret_attr)
 {
     struct fs_inode *inode = inode_get(fs, ino);
-    int err = 0;
+    int err;
 
     if (!inode)
         return -ESTALE;
     inode_lock(inode);
-    if (what & FS_SET_SIZE)
+    err = check_kept(inode, what);
+    if (!err && (what & FS_SET_SIZE))
         err = set_size(fs, inode, attr, waiter);
     if (!err) {
         if (what & FS_SET_KILL_PRIV)

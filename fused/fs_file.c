@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Operations on the bytes of regular files. Whatever changes them goes through the front door. */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/falloc.h>
 #include <unistd.h>
 
@@ -20,7 +21,14 @@ static int check_range(uint64_t offset, uint64_t length)
     return range_valid((struct lease_range){offset, length}) ? 0 : -EFBIG;
 }
 
-int fs_open(struct fs *fs, uint64_t ino, bool *ret_direct)
+static int check_flags(const struct fs_inode *inode, int flags)
+{
+    if ((flags & O_ACCMODE) == O_RDONLY || !inode_kept(inode))
+        return 0;
+    return inode_immutable(inode) || !(flags & O_APPEND) ? -EPERM : 0;
+}
+
+int fs_open(struct fs *fs, uint64_t ino, int flags, bool *ret_direct)
 {
     struct fs_inode *inode;
     int err = get_file(fs, ino, &inode);
@@ -28,10 +36,12 @@ int fs_open(struct fs *fs, uint64_t ino, bool *ret_direct)
     if (err)
         return err;
     inode_lock_shared(inode);
-    *ret_direct = inode->write_holds > 0;
+    err = check_flags(inode, flags);
+    if (!err)
+        *ret_direct = inode->write_holds > 0;
     inode_unlock(inode);
     inode_put(fs, inode);
-    return 0;
+    return err;
 }
 
 static bool time_before(struct timespec a, struct timespec b)
@@ -44,7 +54,7 @@ static void update_atime(const struct fs *fs, struct fs_inode *inode)
 {
     struct timespec now = fs_now();
 
-    if (fs->read_only)
+    if (fs->read_only || fs->noatime || (inode->flags & FS_NOATIME_FL))
         return;
     pthread_mutex_lock(&inode->attr_lock);
     if (!time_before(inode->mtime, inode->atime) || !time_before(inode->ctime, inode->atime) ||
@@ -53,7 +63,7 @@ static void update_atime(const struct fs *fs, struct fs_inode *inode)
     pthread_mutex_unlock(&inode->attr_lock);
 }
 
-int fs_read(struct fs *fs, uint64_t ino, uint64_t offset, size_t length,
+int fs_read(struct fs *fs, uint64_t ino, uint64_t offset, size_t length, bool touch,
             int (*emit)(void *arg, const struct iovec *iov, int count, size_t bytes), void *arg)
 {
     struct iovec iov[READ_PIECES];
@@ -68,7 +78,8 @@ int fs_read(struct fs *fs, uint64_t ino, uint64_t offset, size_t length,
         length = FS_READ_MAX;
     inode_lock_shared(inode);
     file_data_read(inode->data, offset, length, iov, READ_PIECES, &count, &bytes);
-    update_atime(fs, inode);
+    if (touch)
+        update_atime(fs, inode);
     err = emit(arg, iov, count, bytes);
     inode_unlock(inode);
     inode_put(fs, inode);
@@ -189,7 +200,9 @@ int fs_fallocate(struct fs *fs, uint64_t ino, int mode, uint64_t offset, uint64_
     if (err)
         return err == -EISDIR ? err : -ENODEV;
     inode_lock(inode);
-    if (kind == 0)
+    if (inode_immutable(inode) || (kind != 0 && inode_kept(inode)))
+        err = -EPERM;
+    else if (kind == 0)
         err = allocate_locked(fs, inode, offset, length, extend, waiter);
     else if (kind == FALLOC_FL_ZERO_RANGE)
         err = zero_locked(fs, inode, offset, length, extend, waiter);
@@ -239,6 +252,8 @@ static int64_t copy_locked(struct fs *fs, struct fs_inode *src, uint64_t src_off
     uint64_t src_size = file_data_size(src->data);
     int64_t done;
 
+    if (inode_kept(dst))
+        return -EPERM;
     if (src_offset >= src_size || length == 0)
         return 0;
     if (length > src_size - src_offset)

@@ -74,7 +74,7 @@ int fs_lookup(struct fs *fs, uint64_t parent, const char *name, struct fs_entry 
 
 int inode_new_in(struct fs *fs, struct fs_inode *dir, mode_t mode, struct fs_cred cred, struct fs_inode **ret_inode)
 {
-    struct fs_inode *inode;
+    struct fs_inode *inode = NULL;
     int err;
 
     inode_lock_shared(dir);
@@ -108,6 +108,8 @@ static int add_first_name(struct fs *fs, struct fs_inode *dir, const char *name,
         err = -ENOENT;
     else if (dir_find(fs, dir, name))
         err = -EEXIST;
+    else if (inode_immutable(dir))
+        err = -EPERM;
     else if (is_dir && dir->nlink >= FS_LINK_MAX)
         err = -EMLINK;
     if (err) {
@@ -209,7 +211,11 @@ int fs_tmpfile(struct fs *fs, uint64_t parent, mode_t mode, struct fs_cred cred,
 
     if (err)
         return err;
-    err = inode_new_in(fs, dir, S_IFREG | (mode & ~(mode_t)S_IFMT), cred, &inode);
+    inode_lock_shared(dir);
+    err = inode_immutable(dir) ? -EPERM : 0;
+    inode_unlock(dir);
+    if (!err)
+        err = inode_new_in(fs, dir, S_IFREG | (mode & ~(mode_t)S_IFMT), cred, &inode);
     if (!err) {
         inode->linkable = true;
         inode_publish(fs, inode);
@@ -234,7 +240,7 @@ static void add_name(struct fs *fs, struct fs_inode *dir, struct fs_dirent *dire
 /* May this file have one more name? Locked. */
 static int check_linkable(const struct fs_inode *inode)
 {
-    if (inode->type == S_IFDIR)
+    if (inode->type == S_IFDIR || inode_kept(inode))
         return -EPERM;
     if (inode->nlink == 0 && !inode->linkable)
         return -ENOENT;
@@ -254,6 +260,8 @@ static int link_inode(struct fs *fs, struct fs_inode *inode, struct fs_inode *di
         err = -ENOENT;
     if (!err && dir_find(fs, dir, name))
         err = -EEXIST;
+    if (!err && inode_immutable(dir))
+        err = -EPERM;
     if (!err)
         add_name(fs, dir, dirent, inode);
     inode_unlock_set(dir, inode, NULL, NULL);
@@ -292,6 +300,8 @@ static int unlink_locked(struct fs *fs, struct fs_inode *dir, struct fs_dirent *
 {
     struct fs_inode *inode = dirent->inode;
 
+    if (inode_kept(dir) || inode_kept(inode))
+        return -EPERM;
     if (inode->type == S_IFDIR)
         return -EISDIR;
     if (inode->nlink == 1) {
@@ -310,6 +320,8 @@ static int rmdir_locked(struct fs_inode *dir, struct fs_dirent *dirent, bool *re
 {
     struct fs_inode *inode = dirent->inode;
 
+    if (inode_kept(dir) || inode_kept(inode))
+        return -EPERM;
     if (inode->type != S_IFDIR)
         return -ENOTDIR;
     if (!dir_empty(inode->dir))
@@ -375,6 +387,8 @@ static int replace_locked(struct fs *fs, struct fs_inode *dir, struct fs_dirent 
 
     if (old->type == S_IFDIR)
         return -EISDIR;
+    if (inode_kept(dir) || inode_kept(old))
+        return -EPERM;
     if (old->nlink == 1) {
         err = front_door(fs, old, range_from(0), LEASE_OP_DROP, waiter);
         if (err)

@@ -39,11 +39,15 @@ int path_permission(struct fs_inode *inode, const struct lease_credentials *who,
     const void *acl;
     size_t size;
 
-    if (who->uid == 0)
-        return 0;
     inode_lock_shared(inode);
+    if ((may & PATH_MAY_WRITE) && inode_kept(inode)) {
+        inode_unlock(inode);
+        return -EPERM;
+    }
     acl = xattr_access_acl(inode, &size);
-    if (acl)
+    if (who->uid == 0)
+        granted = PATH_MAY_READ | PATH_MAY_WRITE | PATH_MAY_SEARCH;
+    else if (acl)
         granted = acl_granted(acl, size, inode->uid, inode->gid, &acl_who, may);
     else if (who->uid == inode->uid)
         granted = inode->mode >> 6;

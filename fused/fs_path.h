@@ -12,7 +12,8 @@
 
 enum { PATH_MAY_READ = 4, PATH_MAY_WRITE = 2, PATH_MAY_SEARCH = 1 };
 
-/* By the ACL or the mode bits; uid 0 may everything. 0 or -EACCES. Takes the inode's lock. */
+/* By the ACL or the mode bits; uid 0 may everything. 0 or -EACCES. -EPERM: written to is what is immutable
+ * or append-only. Takes the inode's lock. */
 int path_permission(struct fs_inode *inode, const struct lease_credentials *who, unsigned may);
 
 /* The inode (referenced) that the path leads to, the last symbolic link followed.

@@ -17,6 +17,7 @@
  * Nothing is sent to the kernel while any of these is held, but replies to reads (see fs_read).
  */
 
+#include <linux/fs.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/queue.h>
@@ -71,6 +72,7 @@ struct fs_inode {
     uid_t uid;
     gid_t gid;
     dev_t rdev;
+    uint32_t flags; /* FS_IMMUTABLE_FL and so on */
     uint32_t nlink;
     bool linkable;       /* nlink is 0 because it never had a name, so it may be given one */
     bool has_capability; /* security.capability is set */
@@ -105,7 +107,7 @@ struct fs {
     struct lease_table *leases;
     struct fs_kernel_cache cache;
     char *control_path;
-    bool read_only;
+    bool read_only, noatime;
     uint64_t generation;
     uint64_t hash_seed;
 
@@ -117,6 +119,17 @@ struct fs {
     struct fs_shard shards[FS_SHARDS];
     struct fs_inode *root; /* referenced */
 };
+
+/* Nothing of it may be changed; or nothing but bytes and names added. The inode's lock is held. */
+static inline bool inode_immutable(const struct fs_inode *inode)
+{
+    return inode->flags & FS_IMMUTABLE_FL;
+}
+
+static inline bool inode_kept(const struct fs_inode *inode)
+{
+    return inode->flags & (FS_IMMUTABLE_FL | FS_APPEND_FL);
+}
 
 /* ---- fs_inode.c ---- */
 

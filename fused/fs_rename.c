@@ -95,6 +95,10 @@ static int rename_check(struct fs *fs, const struct rename *r)
         return -EEXIST;
     if (!r->dst && exchange)
         return -ENOENT;
+    if (inode_kept(r->old_dir) || inode_kept(r->src) || inode_immutable(r->new_dir))
+        return -EPERM;
+    if (r->dst && (inode_kept(r->new_dir) || inode_kept(r->dst)))
+        return -EPERM;
     if (crosses(r)) {
         bool src_dir = r->src->type == S_IFDIR;
         bool dst_dir = r->dst && r->dst->type == S_IFDIR;

@@ -290,13 +290,15 @@ int64_t fs_getxattr(struct fs *fs, uint64_t ino, const char *name, void *value, 
     return result;
 }
 
-static int64_t list_locked(const struct fs_inode *inode, char *list, size_t size)
+static int64_t list_locked(const struct fs_inode *inode, bool trusted, char *list, size_t size)
 {
     size_t length = 0;
 
     for (const struct fs_xattr *xattr = inode->xattrs; xattr; xattr = xattr->next) {
         size_t n = strlen(xattr->name) + 1;
 
+        if (!trusted && has_prefix(xattr->name, "trusted."))
+            continue;
         if (size) {
             if (length + n > size)
                 return -ERANGE;
@@ -307,7 +309,7 @@ static int64_t list_locked(const struct fs_inode *inode, char *list, size_t size
     return (int64_t)length;
 }
 
-int64_t fs_listxattr(struct fs *fs, uint64_t ino, char *list, size_t size)
+int64_t fs_listxattr(struct fs *fs, uint64_t ino, bool trusted, char *list, size_t size)
 {
     struct fs_inode *inode = inode_get(fs, ino);
     int64_t result;
@@ -315,7 +317,7 @@ int64_t fs_listxattr(struct fs *fs, uint64_t ino, char *list, size_t size)
     if (!inode)
         return -ESTALE;
     inode_lock_shared(inode);
-    result = list_locked(inode, list, size);
+    result = list_locked(inode, trusted, list, size);
     inode_unlock(inode);
     inode_put(fs, inode);
     return result;
@@ -327,6 +329,8 @@ static int set_locked(struct fs_inode *inode, struct fs_xattr *xattr, int flags)
     struct fs_xattr **p = find(inode, xattr->name);
     size_t old_cost = *p ? cost(*p) : 0;
 
+    if (inode_kept(inode))
+        return -EPERM;
     if (*p && (flags & XATTR_CREATE))
         return -EEXIST;
     if (!*p && (flags & XATTR_REPLACE))
@@ -393,7 +397,9 @@ int fs_removexattr(struct fs *fs, uint64_t ino, const char *name)
         return -ESTALE;
     inode_lock(inode);
     p = find(inode, name);
-    if (*p) {
+    if (inode_kept(inode)) {
+        err = -EPERM;
+    } else if (*p) {
         unlink_xattr(inode, p);
         inode->ctime = fs_now();
     } else {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include <errno.h>
-#include <linux/fs.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,7 +23,7 @@ void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     bool direct;
-    int err = fs_open(fs_of(req), ino, &direct);
+    int err = fs_open(fs_of(req), ino, fi->flags, &direct);
 
     if (err) {
         fuse_reply_err(req, -err);
@@ -49,9 +49,8 @@ static int emit_reply(void *arg, const struct iovec *iov, int count, size_t byte
 
 void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
-    int err = fs_read(fs_of(req), ino, (uint64_t)off, size, emit_reply, req);
+    int err = fs_read(fs_of(req), ino, (uint64_t)off, size, !(fi->flags & O_NOATIME), emit_reply, req);
 
-    (void)fi;
     if (err)
         fuse_reply_err(req, -err);
 }
@@ -88,68 +87,6 @@ void op_statfs(fuse_req_t req, fuse_ino_t ino)
         fuse_reply_statfs(req, &stat);
 }
 
-/* ---- attributes as lsattr shows them: immutable while leased, and nothing that can be set ---- */
-
-static int set_flags(uint32_t current, const void *in_buf, size_t in_size)
-{
-    uint32_t wanted;
-
-    if (in_size < sizeof(wanted))
-        return -EINVAL;
-    memcpy(&wanted, in_buf, sizeof(wanted));
-    return wanted == current ? 0 : -EOPNOTSUPP;
-}
-
-static void reply_ioctl_out(fuse_req_t req, const void *out, size_t size, size_t room)
-{
-    if (room < size)
-        fuse_reply_err(req, EINVAL);
-    else
-        fuse_reply_ioctl(req, 0, out, size);
-}
-
-void op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned int cmd, void *arg, struct fuse_file_info *fi, unsigned flags,
-              const void *in_buf, size_t in_bufsz, size_t out_bufsz)
-{
-    struct fsxattr fsx = {0};
-    uint32_t fsflags = 0;
-    bool leased = false;
-    int err = fs_leased(fs_of(req), ino, &leased);
-
-    (void)arg;
-    (void)fi;
-    (void)flags;
-    if (leased) {
-        fsflags = FS_IMMUTABLE_FL;
-        fsx.fsx_xflags = FS_XFLAG_IMMUTABLE;
-    }
-    if (err) {
-        fuse_reply_err(req, -err);
-        return;
-    }
-    /* By number: the argument of FS_IOC_GETFLAGS is declared a long and is an int. */
-    switch (cmd) {
-    case FS_IOC_GETFLAGS:
-    case FS_IOC32_GETFLAGS:
-        reply_ioctl_out(req, &fsflags, sizeof(fsflags), out_bufsz);
-        break;
-    case FS_IOC_FSGETXATTR:
-        reply_ioctl_out(req, &fsx, sizeof(fsx), out_bufsz);
-        break;
-    case FS_IOC_SETFLAGS:
-    case FS_IOC32_SETFLAGS:
-        err = set_flags(fsflags, in_buf, in_bufsz);
-        if (err)
-            fuse_reply_err(req, -err);
-        else
-            fuse_reply_ioctl(req, 0, NULL, 0);
-        break;
-    default:
-        fuse_reply_err(req, ENOTTY);
-        break;
-    }
-}
-
 /* ---- extended attributes ---- */
 
 void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
@@ -183,7 +120,8 @@ static void answer_xattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_
         fuse_reply_err(req, ENOMEM);
         return;
     }
-    result = name ? fs_getxattr(fs_of(req), ino, name, buffer, size) : fs_listxattr(fs_of(req), ino, buffer, size);
+    result = name ? fs_getxattr(fs_of(req), ino, name, buffer, size)
+                  : fs_listxattr(fs_of(req), ino, fuse_req_ctx(req)->uid == 0, buffer, size);
     reply_xattr(req, result, buffer, size);
     free(buffer);
 }

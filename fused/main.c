@@ -79,6 +79,8 @@ static int start_fs(struct daemon *d)
     struct fs_cred owner = {getuid(), getgid()};
     int err = fs_new(d->pool, owner, d->options->read_only, &d->fs);
 
+    if (!err && d->options->noatime)
+        fs_set_noatime(d->fs);
     if (!err)
         err = fs_set_control_path(d->fs, d->options->control);
     if (!err)

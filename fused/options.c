@@ -20,7 +20,7 @@
 #define DEFAULT_LEASE_TIME_NS     UINT64_C(30000000000)
 #define MAX_DURATION_NS           (UINT64_C(24) * 60 * 60 * 1000000000)
 
-enum { KEY_HELP = 1, KEY_VERSION, KEY_FOREGROUND, KEY_DEBUG, KEY_READ_ONLY, KEY_FSNAME, KEY_SUBTYPE };
+enum { KEY_HELP = 1, KEY_VERSION, KEY_FOREGROUND, KEY_DEBUG, KEY_READ_ONLY, KEY_NOATIME, KEY_FSNAME, KEY_SUBTYPE };
 
 /* What fuse_opt fills in; turned into struct options when all is read. */
 struct raw {
@@ -55,6 +55,7 @@ static const struct fuse_opt specs[] = {
     FUSE_OPT_KEY("-d", KEY_DEBUG),
     FUSE_OPT_KEY("debug", KEY_DEBUG),
     FUSE_OPT_KEY("ro", KEY_READ_ONLY),
+    FUSE_OPT_KEY("noatime", KEY_NOATIME),
     FUSE_OPT_KEY("fsname=", KEY_FSNAME),
     FUSE_OPT_KEY("subtype=", KEY_SUBTYPE),
     FUSE_OPT_END,
@@ -106,6 +107,9 @@ static int take(void *data, const char *arg, int key, struct fuse_args *outargs)
         return KEEP;
     case KEY_READ_ONLY:
         raw->options->read_only = true;
+        return KEEP;
+    case KEY_NOATIME:
+        raw->options->noatime = true;
         return KEEP;
     case KEY_FSNAME:
         raw->fsname = true;

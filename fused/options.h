@@ -22,7 +22,7 @@ struct options {
     char *revoke;     /* NULL: auto */
     enum lease_policy policy;
     uint64_t recall_timeout_ns, lease_time_ns;
-    bool read_only, foreground, show_help, show_version;
+    bool read_only, noatime, foreground, show_help, show_version;
     struct fuse_args fuse; /* for libfuse, with the program's name first */
 };
 

@@ -136,7 +136,7 @@ static inline int fixture_emit(void *arg, const struct iovec *iov, int count, si
 /* Up to length bytes and a terminating 0; how many. */
 static inline int read_at(struct fixture *f, uint64_t ino, uint64_t offset, size_t length, char *buffer)
 {
-    return fs_read(f->fs, ino, offset, length, fixture_emit, buffer);
+    return fs_read(f->fs, ino, offset, length, true, fixture_emit, buffer);
 }
 
 static inline char byte_at(struct fixture *f, uint64_t ino, uint64_t offset)

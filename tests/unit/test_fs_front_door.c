@@ -2,6 +2,7 @@
 /* Every operation that changes a layout or bytes asks at the front door, about the right range, and does nothing when
  * it has to wait. */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/falloc.h>
 #include <stdio.h>
 
@@ -313,13 +314,13 @@ static void a_leased_file_shows_as_such_until_the_last_lease_ends(void **state)
 
     assert_int_equal(fs_leased(f->fs, ino, &leased), 0);
     assert_true(leased);
-    assert_int_equal(fs_open(f->fs, ino, &direct), 0);
+    assert_int_equal(fs_open(f->fs, ino, O_RDWR, &direct), 0);
     assert_true(direct);
     assert_true(fs_getxattr(f->fs, ino, FS_XATTR_LEASES, json, sizeof(json) - 1) > 0);
     assert_non_null(strstr(json, "\"mode\":\"read\""));
     assert_non_null(strstr(json, "\"mode\":\"write\",\"state\":\"active\",\"offset\":4096,\"length\":4096"));
     end_lease(f, &second);
-    assert_int_equal(fs_open(f->fs, ino, &direct), 0);
+    assert_int_equal(fs_open(f->fs, ino, O_RDWR, &direct), 0);
     assert_false(direct);
     assert_int_equal(fs_leased(f->fs, ino, &leased), 0);
     assert_true(leased);
