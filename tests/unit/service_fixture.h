@@ -1,0 +1,572 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef LEASEFS_TEST_SERVICE_FIXTURE_H
+#define LEASEFS_TEST_SERVICE_FIXTURE_H
+
+/*
+ * The real control service on a real Unix socket, between a filesystem and a fabric that only pretend, and clients that
+ * speak JSON by hand. The filesystem knows a few paths, each FILE_BLOCKS blocks long:
+ *
+ *   /a /b /c  files 1, 2, 3      /hole    a file with a hole at its third block
+ *   /secret   nobody's           the rest does not exist
+ */
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <jansson.h>
+
+#include "lease/service.h"
+
+#define MS          UINT64_C(1000000)
+#define BLOCK       UINT64_C(4096)
+#define FILE_BLOCKS 8
+#define FILE_HOLE   4
+#define FILE_NEW    100 /* and up: made by create() */
+#define PATIENCE_MS 60000
+
+struct world {
+    struct lease_service *service;
+    char path[64]; /* of the socket */
+
+    /* What the pretended filesystem and fabric have in their hands. */
+    atomic_int pins, holds, detached, exposures, fabric_sessions, committed, published;
+    atomic_ulong next_inode;
+    atomic_int fence_error;
+    void (*on_expose)(struct world *world, uint64_t first_byte); /* while a lease is being granted */
+    void (*on_getattr)(struct world *world, uint64_t inode);
+};
+
+static struct world world;
+
+static inline uint64_t now_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* Waits for what another thread will make true. */
+#define UNTIL(condition)                                                                                               \
+    do {                                                                                                               \
+        uint64_t until_ = now_ns() + PATIENCE_MS * MS;                                                                 \
+        while (!(condition)) {                                                                                         \
+            assert_true(now_ns() < until_);                                                                            \
+            poll(NULL, 0, 1);                                                                                          \
+        }                                                                                                              \
+    } while (0)
+
+/* ---- the filesystem ---- */
+
+struct layout_hold {
+    struct layout_run run;
+};
+
+static inline uint64_t inode_of(const char *path)
+{
+    static const char *const names[] = {"/a", "/b", "/c", "/hole"};
+
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        if (strcmp(path, names[i]) == 0)
+            return i + 1;
+    return 0;
+}
+
+static inline struct lease_table *the_table(void)
+{
+    return lease_service_table(world.service);
+}
+
+static inline const struct layout_segment *fake_segments(void *fs, size_t *ret_count)
+{
+    static const struct layout_segment segment = {.fd = -1, .size = 1 << 20, .page_size = 4096};
+
+    (void)fs;
+    *ret_count = 1;
+    return &segment;
+}
+
+static inline int fake_open(void *fs, const char *path, const struct lease_credentials *who, enum lease_mode mode,
+                            uint64_t *ret_inode)
+{
+    (void)fs, (void)mode;
+    assert_int_equal(who->uid, getuid());
+    if (strcmp(path, "/secret") == 0)
+        return -EACCES;
+    if (!inode_of(path))
+        return -ENOENT;
+    *ret_inode = inode_of(path);
+    world.pins++;
+    return 0;
+}
+
+static inline void fake_close(void *fs, uint64_t inode)
+{
+    (void)fs, (void)inode;
+    world.pins--;
+}
+
+static inline int fake_getattr(void *fs, uint64_t inode, struct layout_attr *ret_attr)
+{
+    (void)fs;
+    *ret_attr = (struct layout_attr){.inode = inode, .size = FILE_BLOCKS * BLOCK, .data_version = 1};
+    if (world.on_getattr)
+        world.on_getattr(&world, inode);
+    return 0;
+}
+
+static inline int fake_create(void *fs, const char *path, const struct lease_credentials *who, mode_t mode,
+                              uint64_t *ret_inode)
+{
+    (void)fs, (void)path, (void)who, (void)mode;
+    *ret_inode = FILE_NEW + world.next_inode++;
+    world.pins++;
+    return 0;
+}
+
+static inline int fake_publish(void *fs, uint64_t inode, const char *path, const struct lease_credentials *who,
+                               struct lease_waiter *waiter)
+{
+    int error = 0;
+
+    (void)fs, (void)inode, (void)who;
+    if (inode_of(path))
+        error = lease_op_begin(the_table(), inode_of(path), range_from(0), LEASE_OP_DROP, now_ns(), waiter);
+    world.published += !error;
+    return error;
+}
+
+static inline int fake_prepare(void *fs, uint64_t inode, struct lease_range range, bool exclusive, bool extend,
+                               struct lease_waiter *waiter)
+{
+    (void)fs, (void)exclusive, (void)extend;
+    return lease_op_begin(the_table(), inode, range, LEASE_OP_REPLACE, now_ns(), waiter);
+}
+
+static inline int fake_clone(void *fs, const char *source, const char *destination, const struct lease_credentials *who,
+                             struct lease_waiter *waiter)
+{
+    int error = lease_op_begin(the_table(), inode_of(source), range_from(0), LEASE_OP_SHARE, now_ns(), waiter);
+
+    (void)fs, (void)who;
+    if (!error)
+        error = lease_op_begin(the_table(), inode_of(destination), range_from(0), LEASE_OP_DROP, now_ns(), waiter);
+    return error;
+}
+
+static inline int fake_flush(void *fs, uint64_t inode, struct lease_range range)
+{
+    (void)fs, (void)inode, (void)range;
+    return 0;
+}
+
+static inline int fake_hold(void *fs, uint64_t inode, struct lease_range range, enum lease_mode mode,
+                            struct layout_hold **ret_hold, const struct layout_run **ret_runs, size_t *ret_n_runs,
+                            struct layout_problem *problem)
+{
+    static const struct lease_range hole = {2 * BLOCK, BLOCK};
+    struct layout_hold *hold;
+
+    (void)fs, (void)mode;
+    if (inode == FILE_HOLE && range_overlaps(range, hole)) {
+        *problem = (struct layout_problem){LAYOUT_HOLE, hole};
+        return -EPERM;
+    }
+    if (range_end(range) > FILE_BLOCKS * BLOCK) {
+        *problem = (struct layout_problem){LAYOUT_BEYOND_EOF, range};
+        return -EPERM;
+    }
+    hold = calloc(1, sizeof(*hold));
+    if (!hold)
+        return -ENOMEM;
+    hold->run = (struct layout_run){.offset = range.offset, .length = range.length};
+    *ret_hold = hold;
+    *ret_runs = &hold->run;
+    *ret_n_runs = 1;
+    world.holds++;
+    return 0;
+}
+
+static inline void fake_release(void *fs, struct layout_hold *hold)
+{
+    (void)fs;
+    free(hold);
+    world.holds--;
+}
+
+static inline int fake_detach(void *fs, struct layout_hold *hold)
+{
+    (void)fs;
+    world.detached++;
+    free(hold); /* which the real one never does */
+    return 0;
+}
+
+static inline int fake_committed(void *fs, uint64_t inode, struct lease_range range, uint64_t new_size)
+{
+    (void)fs, (void)inode;
+    if (new_size != UINT64_MAX && (new_size > range_end(range) || new_size <= range.offset))
+        return -EINVAL;
+    world.committed++;
+    return 0;
+}
+
+static inline void fake_invalidate(void *fs, uint64_t inode, struct lease_range range, void (*done)(void *arg),
+                                   void *arg)
+{
+    (void)fs, (void)inode, (void)range;
+    done(arg);
+}
+
+static inline struct layout_usage fake_usage(void *fs)
+{
+    (void)fs;
+    return (struct layout_usage){1 << 20, 1 << 19, 0, 0};
+}
+
+static const struct layout_ops fake_layout = {
+    .segments = fake_segments,
+    .open = fake_open,
+    .close = fake_close,
+    .getattr = fake_getattr,
+    .create = fake_create,
+    .publish = fake_publish,
+    .prepare = fake_prepare,
+    .clone = fake_clone,
+    .flush = fake_flush,
+    .hold = fake_hold,
+    .release = fake_release,
+    .detach = fake_detach,
+    .committed = fake_committed,
+    .invalidate = fake_invalidate,
+    .usage = fake_usage,
+};
+
+/* ---- the fabric ---- */
+
+struct exposure {
+    int nothing;
+};
+
+struct exposure_session {
+    int nothing;
+};
+
+static inline int fake_session_open(void *fabric, uint64_t session_id, struct exposure_session **ret_session)
+{
+    (void)fabric, (void)session_id;
+    *ret_session = calloc(1, sizeof(**ret_session));
+    world.fabric_sessions++;
+    return *ret_session ? 0 : -ENOMEM;
+}
+
+static inline int fake_session_connect(struct exposure_session *session, struct exposure_address *ret_address)
+{
+    (void)session;
+    *ret_address = (struct exposure_address){.address.ss_family = AF_INET, .cookie = {0xab}};
+    return 0;
+}
+
+static inline void fake_session_close(struct exposure_session *session)
+{
+    free(session);
+    world.fabric_sessions--;
+}
+
+static inline int fake_expose(struct exposure_session *session, const struct exposure_request *request,
+                              struct exposure **ret_exposure, struct exposure_grant *ret_grant)
+{
+    (void)session;
+    *ret_exposure = calloc(1, sizeof(**ret_exposure));
+    if (!*ret_exposure)
+        return -ENOMEM;
+    *ret_grant = (struct exposure_grant){.remote_address = request->range.offset, .rkey = 7};
+    world.exposures++;
+    if (world.on_expose)
+        world.on_expose(&world, request->range.offset);
+    return 0;
+}
+
+static inline int fake_revoke(struct exposure *exposure)
+{
+    (void)exposure;
+    return 0;
+}
+
+static inline int fake_fence(struct exposure *exposure)
+{
+    int error = world.fence_error;
+
+    if (error)
+        free(exposure); /* which the real one never does: it stays for ever */
+    return error;
+}
+
+static inline uint64_t fake_fence_bound_ns(void *fabric)
+{
+    (void)fabric;
+    return 1000 * MS;
+}
+
+static inline void fake_drop(struct exposure *exposure)
+{
+    free(exposure);
+    world.exposures--;
+}
+
+static inline json_t *fake_report(void *fabric)
+{
+    (void)fabric;
+    return json_object();
+}
+
+static const struct exposure_ops fake_exposure = {
+    .session_open = fake_session_open,
+    .session_connect = fake_session_connect,
+    .session_close = fake_session_close,
+    .expose = fake_expose,
+    .revoke = fake_revoke,
+    .fence = fake_fence,
+    .fence_bound_ns = fake_fence_bound_ns,
+    .drop = fake_drop,
+    .probe = fake_report,
+    .status = fake_report,
+};
+
+/* ---- the service ---- */
+
+static inline struct lease_service_config world_config(void)
+{
+    memset(&world, 0, sizeof(world));
+    snprintf(world.path, sizeof(world.path), "test_service.%d", (int)getpid());
+    return (struct lease_service_config){
+        .control_path = world.path,
+        .limits = {.lease_time_ns = 600000 * MS,
+                   .recall_timeout_ns = 600000 * MS,
+                   .fence_bound_ns = 1000 * MS,
+                   .max_leases = 4096,
+                   .max_session_leases = 16,
+                   .policy = LEASE_POLICY_RECALL},
+        .layout = &fake_layout,
+        .exposure = &fake_exposure,
+        .no_device_reason = "Give the server a device.",
+        .boot_epoch = 42,
+    };
+}
+
+static inline void world_start(const struct lease_service_config *config)
+{
+    char *why = NULL;
+
+    assert_int_equal(lease_service_new(config, &world.service, &why), 0);
+    assert_int_equal(lease_service_start(world.service), 0);
+}
+
+/* Everything is given back when the service has stopped, whatever the clients did. */
+static inline void world_end(void)
+{
+    lease_service_stop(world.service);
+    assert_int_equal(lease_table_check(the_table()), 0);
+    lease_service_free(world.service);
+    assert_int_equal(world.pins, 0);
+    assert_int_equal(world.holds, world.detached);
+    assert_int_equal(world.exposures, world.detached);
+    assert_int_equal(world.fabric_sessions, 0);
+    assert_int_equal(access(world.path, F_OK), -1);
+}
+
+static inline int setup(void **state)
+{
+    struct lease_service_config config = world_config();
+
+    (void)state;
+    world_start(&config);
+    return 0;
+}
+
+static inline int teardown(void **state)
+{
+    (void)state;
+    world_end();
+    return 0;
+}
+
+/* ---- clients ---- */
+
+struct client {
+    int fd;
+    char buffer[1 << 17];
+    size_t length;
+    int last_id;
+};
+
+static inline void client_dial(struct client *client)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+    *client = (struct client){.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+    assert_true(client->fd >= 0);
+    strcpy(address.sun_path, world.path);
+    assert_int_equal(connect(client->fd, (struct sockaddr *)&address, sizeof(address)), 0);
+}
+
+static inline void client_hang_up(struct client *client)
+{
+    close(client->fd);
+    client->fd = -1;
+}
+
+static inline void client_write(struct client *client, const char *bytes, size_t length)
+{
+    while (length) {
+        ssize_t sent = send(client->fd, bytes, length, MSG_NOSIGNAL);
+
+        assert_true(sent > 0);
+        bytes += sent;
+        length -= (size_t)sent;
+    }
+}
+
+static inline void client_say(struct client *client, const char *text)
+{
+    client_write(client, text, strlen(text));
+}
+
+/* The next message; NULL: the server hung up. */
+static inline json_t *client_hear(struct client *client)
+{
+    char *newline;
+    json_t *message;
+
+    while (!(newline = memchr(client->buffer, '\n', client->length))) {
+        struct pollfd ready = {.fd = client->fd, .events = POLLIN};
+        ssize_t got;
+
+        assert_int_equal(poll(&ready, 1, PATIENCE_MS), 1);
+        got = recv(client->fd, client->buffer + client->length, sizeof(client->buffer) - client->length, 0);
+        if (got <= 0)
+            return NULL;
+        client->length += (size_t)got;
+    }
+    message = json_loadb(client->buffer, (size_t)(newline - client->buffer), 0, NULL);
+    assert_non_null(message);
+    client->length -= (size_t)(newline + 1 - client->buffer);
+    memmove(client->buffer, newline + 1, client->length);
+    return message;
+}
+
+/* Sends a request without waiting for its answer; params as JSON text. Returns its id. */
+static inline int client_send(struct client *client, const char *method, const char *params)
+{
+    char line[8192];
+
+    snprintf(line, sizeof(line), "{\"jsonrpc\":\"2.0\",\"id\":%d,\"method\":\"%s\",\"params\":%s}\n", ++client->last_id,
+             method, params);
+    client_say(client, line);
+    return client->last_id;
+}
+
+/* The answer to request `id`, or its error; notifications that come first are the caller's to have read. */
+static inline json_t *client_answer(struct client *client, int id)
+{
+    json_t *message = client_hear(client);
+
+    assert_non_null(message);
+    assert_int_equal(json_integer_value(json_object_get(message, "id")), id);
+    return message;
+}
+
+static inline json_t *client_call(struct client *client, const char *method, const char *params)
+{
+    return client_answer(client, client_send(client, method, params));
+}
+
+/* The call succeeds; an integer of its result, 0 when `name` is NULL. */
+static inline int64_t client_result(struct client *client, const char *method, const char *params, const char *name)
+{
+    json_t *message = client_call(client, method, params), *result = json_object_get(message, "result");
+    int64_t value = 0;
+
+    if (!result)
+        fail_msg("%s %s: %s", method, params, json_dumps(message, 0));
+    if (name) {
+        assert_true(json_is_integer(json_object_get(result, name)));
+        value = json_integer_value(json_object_get(result, name));
+    }
+    json_decref(message);
+    return value;
+}
+
+static inline json_t *member(json_t *message, const char *outer, const char *inner)
+{
+    return json_object_get(json_object_get(message, outer), inner);
+}
+
+/* The message is a refusal with this errno and reason. */
+static inline void expect_refusal(json_t *message, const char *name, const char *reason)
+{
+    json_t *data = member(message, "error", "data");
+
+    assert_int_equal(json_integer_value(member(message, "error", "code")), LEASEFS_RPC_REFUSED);
+    assert_string_equal(json_string_value(json_object_get(data, "errno")), name);
+    if (reason) {
+        assert_string_equal(json_string_value(json_object_get(data, "reason")), reason);
+        assert_non_null(json_string_value(json_object_get(data, "remedy")));
+    }
+    json_decref(message);
+}
+
+static inline void client_refused(struct client *client, const char *method, const char *params, const char *name,
+                                  const char *reason)
+{
+    expect_refusal(client_call(client, method, params), name, reason);
+}
+
+/* The next message is this notification about this lease. */
+static inline json_t *client_notice(struct client *client, const char *method, int64_t lease)
+{
+    json_t *message = client_hear(client);
+
+    assert_non_null(message);
+    assert_null(json_object_get(message, "id"));
+    assert_string_equal(json_string_value(json_object_get(message, "method")), method);
+    assert_int_equal(json_integer_value(member(message, "params", "lease")), lease);
+    return message;
+}
+
+static inline void client_open(struct client *client)
+{
+    client_dial(client);
+    client_result(client, "session", "{\"client\":\"test\",\"version\":1}", "session");
+}
+
+static inline int64_t client_lease(struct client *client, const char *path, const char *mode)
+{
+    char params[256];
+
+    snprintf(params, sizeof(params), "{\"path\":\"%s\",\"mode\":\"%s\"}", path, mode);
+    return client_result(client, "lease", params, "lease");
+}
+
+static inline void client_return(struct client *client, int64_t lease)
+{
+    char params[64];
+
+    snprintf(params, sizeof(params), "{\"lease\":%lld}", (long long)lease);
+    client_result(client, "return", params, NULL);
+}
+
+#endif
