@@ -43,9 +43,11 @@ static inline bool failing_malloc_fails_now(void)
 void *__real_malloc(size_t size);
 void *__real_calloc(size_t count, size_t size);
 void *__real_realloc(void *old, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t count, size_t size);
-void *__wrap_realloc(void *old, size_t size);
+
+#define SEEN_BY_SANITIZERS __attribute__((visibility("default"))) /* their shared library calls them, too */
+SEEN_BY_SANITIZERS void *__wrap_malloc(size_t size);
+SEEN_BY_SANITIZERS void *__wrap_calloc(size_t count, size_t size);
+SEEN_BY_SANITIZERS void *__wrap_realloc(void *old, size_t size);
 
 void *__wrap_malloc(size_t size)
 {

@@ -307,20 +307,29 @@ static inline bool grow_to(struct forecast *fc, const struct model *m, const str
     return true;
 }
 
-/* New blocks for holes, and for those that must be copied: in all of [first, end) or in its whole blocks only. */
+static inline bool to_be_new(const struct forecast *fc, const struct block_view *view, struct blocks b, uint64_t i,
+                             enum plan_use use)
+{
+    bool whole = i >= b.first_whole && i < b.end_whole;
+
+    return view[i].kind == PIECE_HOLE ||
+           ((use == PLAN_COPIES || (use == PLAN_ZEROS && whole)) && must_copy(fc, view[i]));
+}
+
+/* New blocks, all of them before any is replaced. */
 static inline bool take_all(struct forecast *fc, struct block_view *view, struct blocks b, enum plan_use use)
 {
+    bool new[FILE_BLOCKS] = {0};
     uint32_t need = 0;
 
-    for (uint64_t i = b.first; i < b.end; i++) {
-        bool whole = i >= b.first_whole && i < b.end_whole;
-
-        need += view[i].kind == PIECE_HOLE ||
-                ((use == PLAN_COPIES || (use == PLAN_ZEROS && whole)) && must_copy(fc, view[i]));
-    }
+    for (uint64_t i = b.first; i < b.end; i++)
+        need += new[i] = to_be_new(fc, view, b, i, use);
     if (need > fc->n_free)
         return false;
     fc->n_free -= need;
+    for (uint64_t i = b.first; i < b.end; i++)
+        if (new[i])
+            drop_block(fc, &view[i]); /* may have been the last of a block that the file shares with itself */
     return true;
 }
 

@@ -93,6 +93,25 @@ static void a_count_never_overflows_by_merging(void **state)
     insert(&map, 0, 0, UINT32_MAX - 1, false);
     insert(&map, UINT32_MAX - 1, UINT32_MAX - 1, 1, false);
     assert_extent(&map, 5, 0, 0, UINT32_MAX, false);
+    insert(&map, UINT32_MAX, UINT32_MAX, 1, false);
+    assert_extent(&map, 5, 0, 0, UINT32_MAX, false);
+    assert_extent(&map, UINT32_MAX, UINT32_MAX, UINT32_MAX, 1, false);
+    extent_map_clear(&map);
+}
+
+static void what_a_shift_brings_together_becomes_one(void **state)
+{
+    struct extent_map map;
+
+    (void)state;
+    extent_map_init(&map);
+    insert(&map, 10, 100, 5, false);
+    insert(&map, 20, 105, 5, false);
+    shift(&map, 20, -5);
+    assert_extent(&map, 10, 10, 100, 10, false);
+    shift(&map, 13, 7);
+    assert_extent(&map, 10, 10, 100, 3, false);
+    assert_extent(&map, 13, 20, 103, 7, false);
     extent_map_clear(&map);
 }
 
@@ -301,6 +320,7 @@ int main(void)
         cmocka_unit_test(an_empty_map_has_nothing),
         cmocka_unit_test(neighbours_that_continue_each_other_become_one),
         cmocka_unit_test(a_count_never_overflows_by_merging),
+        cmocka_unit_test(what_a_shift_brings_together_becomes_one),
         cmocka_unit_test(a_hole_in_the_middle_leaves_both_ends),
         cmocka_unit_test(places_at_the_end_of_the_largest_file_work),
         cmocka_unit_test(random_changes_agree_with_an_array),
