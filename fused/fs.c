@@ -7,6 +7,7 @@
 #include <sys/random.h>
 
 #include "fused/fs_private.h"
+#include "lease/lock_order.h"
 
 /* Metadata lives outside the pool, so it has a limit of its own: one inode a block, as small files would need. */
 #define MIN_INODES 65536u
@@ -57,6 +58,7 @@ int fs_new(struct pool *pool, struct fs_cred owner, bool read_only, struct fs **
         fs->max_inodes = MIN_INODES;
     atomic_init(&fs->next_ino, FS_ROOT_INO);
     pthread_rwlock_init(&fs->rename_lock, NULL);
+    lock_rank(&fs->rename_lock, LOCK_FS_RENAME, 0);
     err = fs_init_random(fs);
     if (err)
         goto undo_lock;

@@ -6,6 +6,8 @@
 
 #include "fused/fs_private.h"
 
+#include "lease/lock_order.h"
+
 #define SHARD_MIN_BUCKETS 64u
 
 static struct fs_shard *shard_of(struct fs *fs, uint64_t ino)
@@ -33,6 +35,7 @@ int shards_init(struct fs *fs)
         }
         shard->n_buckets = SHARD_MIN_BUCKETS;
         pthread_mutex_init(&shard->lock, NULL);
+        lock_rank(&shard->lock, LOCK_FS_SHARD, 0);
     }
     return 0;
 }
@@ -144,7 +147,9 @@ int inode_new(struct fs *fs, mode_t mode, struct fs_cred cred, struct fs_inode *
     if (err)
         goto undo_lock;
     pthread_mutex_init(&inode->attr_lock, NULL);
+    lock_rank(&inode->attr_lock, LOCK_FS_ATTR, 0);
     inode->ino = atomic_fetch_add(&fs->next_ino, 1);
+    lock_rank(&inode->lock, LOCK_FS_INODE, inode->ino);
     *ret_inode = inode;
     return 0;
 

@@ -5,11 +5,8 @@
 /*
  * Shared by the fs_*.c and layout*.c files only.
  *
- * Locks, outermost first:
- *
- *   fs.rename_lock          exclusive: a directory moves to another parent. shared: who walks up by `parent`.
- *   fs_inode.lock           several at once only by inode_lock_set(), which takes them in order of inode number.
- *   then, each a leaf:      fs_inode.attr_lock; a shard's lock; the lease table's; the pool's; the park's queue.
+ * Locks: lease/lock_order.h. From outside to inside fs.rename_lock, fs_inode.lock (several at once only by
+ * inode_lock_set(), which takes them in order of inode number), the lease table's, leaves.
  *
  * Directories and files are one rank: whoever needs a directory and an entry's inode together looks the name up,
  * lets go, locks the set in order and looks again.

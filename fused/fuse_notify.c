@@ -9,6 +9,8 @@
 #include <string.h>
 #include <sys/queue.h>
 
+#include "lease/lock_order.h"
+
 struct note {
     STAILQ_ENTRY(note) entry;
     uint64_t ino;
@@ -136,6 +138,7 @@ int fuse_notifier_new(struct fuse_notifier **ret_notifier)
     if (!notifier)
         return -ENOMEM;
     pthread_mutex_init(&notifier->lock, NULL);
+    lock_rank(&notifier->lock, LOCK_NOTIFIER, 0);
     pthread_cond_init(&notifier->work, NULL);
     pthread_cond_init(&notifier->idle, NULL);
     STAILQ_INIT(&notifier->notes);

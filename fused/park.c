@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "fused/fs_front_door.h"
+#include "lease/lock_order.h"
 
 struct park {
     struct lease_table *table;
@@ -227,6 +228,7 @@ int park_new(struct park **ret_park)
     if (!park)
         return -ENOMEM;
     pthread_mutex_init(&park->lock, NULL);
+    lock_rank(&park->lock, LOCK_PARK, 0);
     pthread_cond_init(&park->work, NULL);
     pthread_cond_init(&park->empty, NULL);
     TAILQ_INIT(&park->queue);

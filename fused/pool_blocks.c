@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "fused/pool_private.h"
+#include "lease/lock_order.h"
 
 /* Who finds a block to be his alone changes it: after all that others did before they let it go. */
 #define READ(array, block)       atomic_load_explicit(&(array)[block], memory_order_acquire)
@@ -22,6 +23,7 @@ int pool_groups_new(struct pool *pool)
         struct pool_group *group = &pool->groups[i];
 
         pthread_mutex_init(&group->lock, NULL);
+        lock_rank(&group->lock, LOCK_POOL_GROUP, 0);
         group->first = i * GROUP_BLOCKS;
         group->blocks = pool->blocks - group->first < GROUP_BLOCKS ? pool->blocks - group->first : GROUP_BLOCKS;
         for (uint32_t at = 0; at < GROUP_BLOCKS; at++) {

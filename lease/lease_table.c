@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "lease/lease_private.h"
+#include "lease/lock_order.h"
 
 static void lock(struct lease_table *table)
 {
@@ -34,6 +35,7 @@ int lease_table_new(const struct lease_limits *limits, const struct lease_events
         free(table);
         return error;
     }
+    lock_rank(&table->lock, LOCK_LEASE_TABLE, 0);
     table->limits = *limits;
     table->events = *events;
     *ret_table = table;

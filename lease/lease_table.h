@@ -6,8 +6,8 @@
  * Who may touch which bytes, and until when.
  *
  * Pure logic: no I/O, no threads, no clock (`now_ns` is passed in, CLOCK_MONOTONIC nanoseconds). Thread-safe: one
- * lock inside, which ranks below every lock of fused/ (the front door is asked with the inode lock held) and is
- * never held while calling out, with two exceptions that may only enqueue: lease_events.post and lease_waiter.resume.
+ * lock inside (its place: lease/lock_order.h; the front door is asked with the inode lock held), which is never held
+ * while calling out, with two exceptions that may only enqueue: lease_events.post and lease_waiter.resume.
  *
  * A lease's life (the table in lease_state.c is the machine; every edge names its function):
  *

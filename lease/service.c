@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "lease/service_private.h"
+#include "lease/lock_order.h"
 
 #define GRANT_WORKERS 4
 #define FENCE_WORKERS 4
@@ -255,6 +256,7 @@ int lease_service_new(const struct lease_service_config *config, struct lease_se
     service->listen_fd = service->wake_fd = -1;
     service->started_at_ns = service_now_ns();
     pthread_mutex_init(&service->lock, NULL);
+    lock_rank(&service->lock, LOCK_SERVICE, 0);
     pthread_cond_init(&service->idle, NULL);
     error = listen_on(config->control_path, &service->listen_fd, ret_error);
     if (!error && !(service->control_path = strdup(config->control_path)))

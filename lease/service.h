@@ -9,8 +9,7 @@
  *   grant workers    flush, hold, expose, prepare, clone, publish: may block on the kernel or on registration.
  *   fence workers    gate, fence, drop, release. Separate, so that a grant that waits never delays a fence.
  *
- * Lock order (outermost first): inode locks of fused/  >  lease table  >  service queue. Nothing calls out with the
- * last two held.
+ * Lock order: lease/lock_order.h. Nothing calls out with a lock of the service held.
  */
 
 #include <stdint.h>

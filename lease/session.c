@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "lease/lock_order.h"
 #include "lease/service_private.h"
 
 #define ACCEPT_PAUSE_US 100000u /* when there are no file descriptors */
@@ -286,6 +287,7 @@ static int session_new(struct lease_service *service, int fd)
     session->close.run = session_close;
     atomic_init(&session->refs, 1);
     pthread_mutex_init(&session->requests_lock, NULL);
+    lock_rank(&session->requests_lock, LOCK_REQUESTS, 0);
     session->in = malloc(LEASEFS_MAX_MESSAGE);
     if (!session->in)
         goto undo;

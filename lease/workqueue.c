@@ -7,6 +7,8 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
+#include "lease/lock_order.h"
+
 struct workqueue {
     pthread_mutex_t lock;
     pthread_cond_t more;
@@ -48,6 +50,7 @@ int workqueue_new(const char *name, int threads, struct workqueue **ret_queue)
     if (!queue)
         return -ENOMEM;
     pthread_mutex_init(&queue->lock, NULL);
+    lock_rank(&queue->lock, LOCK_WORKQUEUE, 0);
     pthread_cond_init(&queue->more, NULL);
     queue->last = &queue->first;
     sigfillset(&all); /* signals are the FUSE session's business */

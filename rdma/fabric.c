@@ -9,6 +9,7 @@
 #include "rdma/device.h"
 #include "rdma/internal.h"
 #include "rdma/sync.h"
+#include "lease/lock_order.h"
 
 #define LISTEN_BACKLOG 128
 #define STOP_NS        (5 * NS_PER_S)
@@ -20,6 +21,7 @@ static int init_state(struct fabric *fabric)
     if (r < 0)
         return r;
     pthread_mutex_init(&fabric->lock, NULL);
+    lock_rank(&fabric->lock, LOCK_FABRIC, 0);
     LIST_INIT(&fabric->sessions);
     LIST_INIT(&fabric->connections);
     LIST_INIT(&fabric->exposures);

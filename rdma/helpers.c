@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "rdma/sync.h"
+#include "lease/lock_order.h"
 
 #define HELPERS_MAX 64
 
@@ -127,6 +128,7 @@ int helper_pool_new(unsigned max_threads, struct helper_pool **ret_pool)
     pool->max_threads = max_threads;
     pool->tail = &pool->head;
     pthread_mutex_init(&pool->lock, NULL);
+    lock_rank(&pool->lock, LOCK_HELPERS, 0);
     pthread_cond_init(&pool->work, NULL);
     r = sync_cond_init(&pool->changed);
     if (r < 0)

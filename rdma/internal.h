@@ -5,7 +5,7 @@
 /*
  * What the objects of the server's side share. One lock, `fabric.lock`, guards everything that changes after start
  * and is not said to be guarded otherwise. Nothing that can block is called while it is held: no verbs, no rdma_cm,
- * no mmap. Under it come only leaves: the helper pool's lock, the ladder's, the window budget's.
+ * no mmap. Under it come only leaves (lease/lock_order.h): the helper pool's lock, the ladder's, the window budget's.
  *
  * Threads: the callers' (exposure_ops), one event thread (listener.c), helpers (helpers.h).
  *

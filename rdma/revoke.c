@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "rdma/sync.h"
+#include "lease/lock_order.h"
 
 static const struct revoke_mechanism *find_mechanism(const struct revoke_mechanism *table, size_t n_table,
                                                      const char *name, size_t length)
@@ -77,6 +78,7 @@ int revoke_ladder_init(struct revoke_ladder *ladder, const struct revoke_mechani
                             list ? list : "auto");
     *ladder = new;
     pthread_mutex_init(&ladder->lock, NULL);
+    lock_rank(&ladder->lock, LOCK_LADDER, 0);
     return 0;
 }
 

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "lease/lock_order.h"
+
 /* Mappings that the rest of the process may need: libraries, thread stacks, the pool, device pages. */
 #define MAPPINGS_RESERVE     4096u
 #define MAX_MAP_COUNT_COMMON 65530u /* the kernel's default */
@@ -22,6 +24,7 @@ struct window {
 void window_budget_init(struct window_budget *budget, size_t limit)
 {
     pthread_mutex_init(&budget->lock, NULL);
+    lock_rank(&budget->lock, LOCK_WINDOWS, 0);
     budget->limit = limit;
     budget->used = 0;
 }

@@ -10,6 +10,7 @@
 
 #include "rdma/initiator/clock.h"
 #include "rdma/initiator/error.h"
+#include "lease/lock_order.h"
 
 #define SPIN_NS          (50 * NS_PER_US)   /* a 4 KiB read takes a few us: worth more than a sleep */
 #define FLUSH_TIMEOUT_NS (5000 * NS_PER_MS) /* from breaking to destroying a queue pair that does not flush */
@@ -89,7 +90,9 @@ int conn_new(const struct cm_link *link, struct device *device, size_t chunk, st
     conn->chunk = chunk < device_limits(device)->message ? chunk : device_limits(device)->message;
     atomic_init(&conn->refs, 1);
     pthread_mutex_init(&conn->cm_lock, NULL);
+    lock_rank(&conn->cm_lock, LOCK_CONN_CM, 0);
     pthread_mutex_init(&conn->lock, NULL);
+    lock_rank(&conn->lock, LOCK_CONN, 0);
     pthread_cond_init(&conn->progress, NULL);
     *ret_conn = conn;
     return 0;

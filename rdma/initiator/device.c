@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "rdma/initiator/error.h"
+#include "lease/lock_order.h"
 
 struct buffer {
     struct buffer *next;
@@ -67,6 +68,7 @@ int device_new(struct ibv_context *verbs, uint8_t port, struct device **ret_devi
         goto undo_device;
     }
     pthread_mutex_init(&device->lock, NULL);
+    lock_rank(&device->lock, LOCK_DEVICE, 0);
     *ret_device = device;
     return 0;
 

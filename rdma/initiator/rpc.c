@@ -12,6 +12,7 @@
 
 #include "rdma/initiator/clock.h"
 #include "rdma/initiator/error.h"
+#include "lease/lock_order.h"
 #include <leasefs/protocol.h>
 
 struct rpc {
@@ -79,7 +80,9 @@ int rpc_connect(const char *path, struct rpc **ret_rpc)
         goto undo_path;
     }
     pthread_mutex_init(&rpc->send_lock, NULL);
+    lock_rank(&rpc->send_lock, LOCK_RPC_SEND, 0);
     pthread_mutex_init(&rpc->lock, NULL);
+    lock_rank(&rpc->lock, LOCK_RPC, 0);
     pthread_cond_init(&rpc->ended, NULL);
     rpc->next_id = 1;
     *ret_rpc = rpc;

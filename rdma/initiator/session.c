@@ -15,6 +15,7 @@
 #include "rdma/initiator/conn.h"
 #include "rdma/initiator/device.h"
 #include "rdma/initiator/error.h"
+#include "lease/lock_order.h"
 #include <leasefs/protocol.h>
 
 #define DEFAULT_DEPTH 16
@@ -238,6 +239,7 @@ int leasefs_session_open(const struct leasefs_session_options *options, struct l
     if (!options)
         options = &none;
     pthread_mutex_init(&session->lock, NULL);
+    lock_rank(&session->lock, LOCK_SESSION, 0);
     pthread_condattr_init(&clock);
     pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
     pthread_cond_init(&session->changed, &clock);

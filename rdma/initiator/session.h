@@ -5,8 +5,8 @@
 /*
  * The library's inside: what a session and a lease are made of, and who guards what.
  *
- * Locks. All are leaves but where said otherwise: none is held while another is taken, a callback is called, or a
- * socket or the RDMA connection manager is waited for.
+ * Locks. All are leaves (lease/lock_order.h): none is held while another is taken, a callback is called, or, but where
+ * said otherwise, a socket or the RDMA connection manager is waited for.
  *
  *   session->lock     leases and their states, the current connection, the device
  *   device->lock      registered buffers                                      (device.h)
