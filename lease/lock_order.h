@@ -32,6 +32,7 @@ enum lock_rank {
     LOCK_WORKQUEUE,             /* workqueue.lock */
     LOCK_HELPERS,               /* helper_pool.lock */
     LOCK_LADDER,                /* revoke_ladder.lock: counts and times of the rungs */
+    LOCK_KEYS,                  /* keys.lock: keys of ended leases that stay reserved */
     LOCK_WINDOWS,               /* window_budget.lock */
     /* and of the client library, where every lock is one. */
     LOCK_SESSION,  /* leasefs_session.lock: leases and their states, the connection in use */

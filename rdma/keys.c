@@ -5,6 +5,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "lease/lock_order.h"
+
 #define BUCKETS KEYS_CAPACITY /* a power of two */
 #define NONE    UINT32_MAX
 
@@ -31,6 +33,7 @@ int keys_new(struct keys **ret_keys)
     for (uint32_t i = 0; i < BUCKETS; i++)
         keys->buckets[i] = NONE;
     pthread_mutex_init(&keys->lock, NULL);
+    lock_rank(&keys->lock, LOCK_KEYS, 0);
     *ret_keys = keys;
     return 0;
 }
