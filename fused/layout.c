@@ -209,6 +209,7 @@ const struct layout_ops fs_layout_ops = {
     .hold = layout_hold,
     .release = layout_release,
     .detach = layout_detach,
+    .sole = layout_sole,
     .committed = layout_committed,
     .invalidate = layout_invalidate,
     .usage = layout_usage,

@@ -113,6 +113,22 @@ int layout_detach(void *arg, struct layout_hold *hold)
     return err;
 }
 
+/* Counts only fall here: a block that no file has can get into none, and a hold is taken through a file. */
+bool layout_sole(void *arg, struct layout_hold *hold)
+{
+    struct fs *fs = arg;
+
+    for (size_t i = 0; i < hold->n_runs; i++) {
+        const struct layout_run *run = &hold->runs[i];
+        struct pool_block block = {run->segment, (uint32_t)(run->offset >> POOL_BLOCK_SHIFT)};
+
+        for (uint64_t left = run->length >> POOL_BLOCK_SHIFT; left; left--, block.index++)
+            if (pool_file_count(fs->pool, block) || pool_hold_count(fs->pool, block) != 1)
+                return false;
+    }
+    return true;
+}
+
 /* Both sizes must end in the range's last block: a lease does not reach beyond it. */
 static bool may_resize(uint64_t size, uint64_t new_size, struct lease_range range)
 {

@@ -17,6 +17,7 @@ int layout_hold(void *fs, uint64_t ino, struct lease_range range, enum lease_mod
                 const struct layout_run **ret_runs, size_t *ret_n_runs, struct layout_problem *problem);
 void layout_release(void *fs, struct layout_hold *hold);
 int layout_detach(void *fs, struct layout_hold *hold);
+bool layout_sole(void *fs, struct layout_hold *hold);
 int layout_committed(void *fs, uint64_t ino, struct lease_range range, uint64_t new_size);
 
 /* Tells the kernel, if there is a mount. No lock held. */

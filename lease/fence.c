@@ -86,6 +86,29 @@ static void told(void *arg)
     grant_unref(grant);
 }
 
+/* No proof. The file gets copies; then the blocks can be used again if other memory takes the place of the exposed
+ * one, and else never. */
+static bool without_proof(struct grant *grant, int error)
+{
+    const struct lease_service_config *c = &grant->service->config;
+    unsigned long long id = grant->lease_id;
+
+    service_log("ALARM: lease %llu: no mechanism proved the end of remote access (%s); its blocks are quarantined", id,
+                strerror(-error));
+    error = c->layout->detach(c->fs, grant->hold);
+    if (error) {
+        service_log("ALARM: lease %llu: the file could not be given copies of its blocks (%s): remote writes may still "
+                    "show in it",
+                    id, strerror(-error));
+        return false;
+    }
+    if (!c->exposure->orphan || !c->layout->sole(c->fs, grant->hold) || c->exposure->orphan(grant->exposure))
+        return false;
+    service_log("lease %llu: the quarantine is over: its blocks have new pages, the device keeps the old ones", id);
+    c->layout->release(c->fs, grant->hold);
+    return true;
+}
+
 bool fence_exposure(struct grant *grant)
 {
     const struct lease_service_config *c = &grant->service->config;
@@ -95,16 +118,8 @@ bool fence_exposure(struct grant *grant)
     error = c->exposure->fence(grant->exposure);
     if (grant->mode == LEASE_WRITE) /* with proof or without: its holder may have written */
         c->layout->committed(c->fs, grant->inode, grant->range, UINT64_MAX);
-    if (error) {
-        service_log("ALARM: lease %llu: no mechanism proved the end of remote access (%s); its blocks are quarantined",
-                    (unsigned long long)grant->lease_id, strerror(-error));
-        error = c->layout->detach(c->fs, grant->hold);
-        if (error)
-            service_log("ALARM: lease %llu: the file could not be given copies of its blocks (%s): remote writes may "
-                        "still show in it",
-                        (unsigned long long)grant->lease_id, strerror(-error));
-        return false;
-    }
+    if (error)
+        return without_proof(grant, error);
     c->exposure->drop(grant->exposure);
     c->layout->release(c->fs, grant->hold); /* last: it also keeps the inode */
     return true;

@@ -126,6 +126,9 @@ struct layout_ops {
      * the hold, so that nothing a remote peer does shows in the file. */
     int (*detach)(void *fs, struct layout_hold *hold);
 
+    /* After detach(): does nothing but this hold refer to its blocks, no file and no other lease? It stays so. */
+    bool (*sole)(void *fs, struct layout_hold *hold);
+
     /* A remote writer changed, or may have changed, the range: new mtime, ctime and data version; size becomes
      * `new_size` when it is not UINT64_MAX (and lies within the last block of the range; else -EINVAL). */
     int (*committed)(void *fs, uint64_t inode, struct lease_range range, uint64_t new_size);

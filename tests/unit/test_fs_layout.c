@@ -296,12 +296,29 @@ static void detaching_gives_the_file_copies(void **state)
     struct test_lease lease = take_lease(f, ino, LEASE_WRITE, 0, 2 * BLOCK);
     char *block = (char *)pool_base(f->pool) + lease.runs[0].offset;
 
+    assert_false(OPS.sole(f->fs, lease.hold));
     assert_int_equal(OPS.detach(f->fs, lease.hold), 0);
+    assert_true(OPS.sole(f->fs, lease.hold));
     memset(block, 'X', BLOCK); /* the peer goes on writing */
     assert_int_equal(byte_at(f, ino, 0), 'a');
     assert_int_equal(OPS.usage(f->fs).quarantined_bytes, 2 * BLOCK);
     end_lease(f, &lease);
     assert_int_equal(OPS.usage(f->fs).quarantined_bytes, 0);
+}
+
+/* Then nothing may be done to its blocks: they are somebody's. */
+static void a_hold_that_shares_its_blocks_is_not_the_sole_one(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t ino = make_file(f, "a", 2 * BLOCK);
+    struct test_lease lease = take_lease(f, ino, LEASE_READ, 0, 2 * BLOCK);
+    struct test_lease second = take_lease(f, ino, LEASE_READ, BLOCK, BLOCK);
+
+    assert_int_equal(OPS.detach(f->fs, lease.hold), 0);
+    assert_false(OPS.sole(f->fs, lease.hold));
+    end_lease(f, &second);
+    assert_true(OPS.sole(f->fs, lease.hold));
+    end_lease(f, &lease);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
@@ -321,6 +338,7 @@ int main(void)
         TEST(bytes_behind_the_end_are_zeros_again_after_a_write_lease),
         TEST(a_held_file_outlives_its_last_name),
         TEST(detaching_gives_the_file_copies),
+        TEST(a_hold_that_shares_its_blocks_is_not_the_sole_one),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
