@@ -163,10 +163,12 @@ int exposure_orphan(struct exposure *exposure)
 {
     int r = revoke_orphan(&exposure->session->fabric->ladder, exposure);
 
-    if (r == 0)
-        fabric_log("session %llu: %llu bytes have new pages; the old ones stay with the device",
-                   (unsigned long long)exposure->session->id, (unsigned long long)exposure->length);
-    return r;
+    if (r < 0)
+        return r;
+    exposure->n_runs = 0;
+    fabric_log("session %llu: %llu bytes have new pages; the old ones stay with the device",
+               (unsigned long long)exposure->session->id, (unsigned long long)exposure->length);
+    return 0;
 }
 
 void exposure_drop(struct exposure *exposure)

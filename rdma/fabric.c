@@ -7,6 +7,7 @@
 
 #include "rdma/connection.h"
 #include "rdma/device.h"
+#include "rdma/faults.h"
 #include "rdma/internal.h"
 #include "rdma/sync.h"
 #include "lease/lock_order.h"
@@ -157,6 +158,7 @@ int fabric_start(const struct fabric_config *config, struct fabric **ret_fabric,
         fabric_stop(fabric);
         return r;
     }
+    faults_after_start();
 #else
     fabric_log("THIS IS A TEST BUILD THAT CORRUPTS FILES: revocation is switched off");
 #endif

@@ -69,23 +69,34 @@ static int replace_list(const char *list)
     return 0;
 }
 
-static void read_environment(void)
+static void use_environment(const char *variable)
 {
-    const char *list = getenv("LEASEFS_FAULTS");
+    const char *list = getenv(variable);
 
-    sync_cond_init(&faults.changed);
     if (!list)
         return;
     if (replace_list(list) < 0) {
-        fabric_log("LEASEFS_FAULTS=%s: not a list of faults", list);
+        fabric_log("%s=%s: not a list of faults", variable, list);
         abort();
     }
     fabric_log("TEST BUILD WITH FAULTS: %s", list);
 }
 
+static void begin(void)
+{
+    sync_cond_init(&faults.changed);
+    use_environment("LEASEFS_FAULTS_AT_START");
+}
+
+void faults_after_start(void)
+{
+    pthread_once(&faults.once, begin);
+    use_environment("LEASEFS_FAULTS");
+}
+
 int faults_set(const char *list)
 {
-    pthread_once(&faults.once, read_environment);
+    pthread_once(&faults.once, begin);
     return replace_list(list);
 }
 
@@ -94,7 +105,7 @@ bool fault_inject(const char *place, int *ret_result)
     struct fault fault = {0};
     bool found = false;
 
-    pthread_once(&faults.once, read_environment);
+    pthread_once(&faults.once, begin);
     pthread_mutex_lock(&faults.lock);
     for (size_t i = 0; i < faults.count && !found; i++) {
         fault = faults.list[i];

@@ -4,7 +4,8 @@
 
 /*
  * A device that fails, for tests only: without LEASEFS_FAULTS nothing of it is compiled. A list names places and what
- * goes wrong there, several at once, in the environment's LEASEFS_FAULTS or by faults_set():
+ * goes wrong there, several at once: by faults_set(), or in the environment. There LEASEFS_FAULTS_AT_START counts from
+ * the start, so that the self-test meets it, and LEASEFS_FAULTS takes its place when the self-test is over.
  *
  *   dereg=stuck,rereg=fail,qp=slow:300
  *
@@ -25,8 +26,13 @@ bool fault_inject(const char *place, int *ret_result);
 
 /* Replaces the list; "" ends all faults. -EINVAL: not such a list. */
 int faults_set(const char *list);
+void faults_after_start(void);
 
 #else
+
+static inline void faults_after_start(void)
+{
+}
 
 static inline bool fault_inject(const char *place, int *ret_result)
 {

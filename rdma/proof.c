@@ -299,8 +299,8 @@ static int tell_ladder(struct fabric *fabric, char **ret_error)
         if (proof->state != PROOF_DONE)
             continue;
         if (revoke_ladder_has(&fabric->ladder, mechanism->name) && proof->kind != mechanism->kind)
-            fabric_log("on this device %s is not a %s but a %s, as the self-test found out", mechanism->name,
-                       proof_kind_name(mechanism->kind), proof_kind_name(proof->kind));
+            fabric_log("self-test: on this device %s serves as %s, not as %s", mechanism->name,
+                       proof_kind_name(proof->kind), proof_kind_name(mechanism->kind));
         if (revoke_ladder_set_kind(&fabric->ladder, mechanism, proof->kind) < 0)
             return fabric_error(ret_error, -EOPNOTSUPP,
                                 "in the self-test bytes crossed after each mechanism of revoke= had ended: not one "

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/*
+ * Each rung of revocation fails in turn, with a transfer in flight: the next one is climbed, and whoever reports
+ * success keeps its word. Linked with the build of the fabric whose device can be told to fail (rdma/faults.h).
+ */
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "selftest.h"
+
+#include "rdma/faults.h"
+#include "rdma/sync.h"
+
+struct escalation {
+    const char *faults;
+    const char *ladder;
+    int gate, fence, orphan;   /* what each returns; orphan counts when the fence fails */
+    const char *climbed;       /* the rung that did it */
+    const char *passed, *word; /* a rung that did not, and how it is counted */
+};
+
+static struct peer peer;
+static struct exposure_session *session;
+
+/* Whoever is next to have these blocks has written them; the peer may go on as it likes. */
+static void check_that_nothing_lands(void)
+{
+    uint64_t until = monotonic_ns() + 300 * NS_PER_MS;
+
+    memset(pool_byte(2, 0), NEW_BYTE, LEASE_SIZE);
+    do
+        for (size_t i = 0; i < LEASE_SIZE; i++)
+            CHECK(*pool_byte(2, i) == NEW_BYTE);
+    while (monotonic_ns() < until);
+}
+
+static void escalate(const struct escalation *e)
+{
+    struct lease lease;
+
+    printf("# %s\n", *e->faults ? e->faults : "no fault");
+    fflush(stdout);
+    start_fabric(e->ladder);
+    peer_start(&peer, program);
+    session = open_session(1);
+    expose(session, 2, LEASE_WRITE, &lease);
+    CHECK_ANSWER(connect_peer(&peer, session), "ok");
+    CHECK_ANSWER(hammer(&peer, &lease, false, REMOTE_BYTE), "running");
+    CHECK(faults_set(e->faults) == 0);
+    CHECK(ops->revoke(lease.exposure) == e->gate);
+    CHECK(ops->fence(lease.exposure) == e->fence);
+    if (e->fence) {
+        CHECK(ops->orphan(lease.exposure) == e->orphan);
+        CHECK(status_of("revocations", NULL, "unproven") == 1);
+    }
+    if (!e->fence || !e->orphan)
+        check_that_nothing_lands();
+    if (e->climbed)
+        CHECK(status_of("revocations", e->climbed, "count") == 1);
+    if (e->passed)
+        CHECK(status_of("revocations", e->passed, e->word) == 1);
+    CHECK(faults_set("") == 0);
+    if (e->fence) { /* nothing stops it */
+        peer_kill(&peer);
+    } else {
+        CHECK(strncmp(peer_ask(&peer, "stopped"), "wc ", 3) == 0);
+        ops->drop(lease.exposure);
+        peer_stop(&peer);
+    }
+    ops->session_close(session);
+    fabric_stop(fabric);
+}
+
+static void without_faults_the_first_gate_and_the_first_fence_do(void)
+{
+    escalate(&(struct escalation){.faults = "", .climbed = "dereg"});
+}
+
+static void a_gate_that_fails_is_made_up_for_by_the_fence(void)
+{
+    escalate(&(struct escalation){
+        .faults = "rereg=fail", .gate = -EIO, .climbed = "dereg", .passed = "rereg", .word = "failed"});
+}
+
+static void a_gate_that_is_stuck_costs_the_fence_its_region_and_the_connection_ends(void)
+{
+    escalate(&(struct escalation){
+        .faults = "rereg=stuck", .gate = -ETIMEDOUT, .climbed = "qp", .passed = "rereg", .word = "late"});
+}
+
+static void a_deregistration_that_fails_leads_to_the_connection(void)
+{
+    escalate(&(struct escalation){.faults = "dereg=fail", .climbed = "qp", .passed = "dereg", .word = "failed"});
+}
+
+static void a_deregistration_that_is_stuck_leads_to_the_connection(void)
+{
+    escalate(&(struct escalation){.faults = "dereg=stuck", .climbed = "qp", .passed = "dereg", .word = "late"});
+}
+
+static void a_deregistration_that_succeeds_too_late_is_no_proof(void)
+{
+    escalate(&(struct escalation){.faults = "dereg=slow:2500", .climbed = "qp", .passed = "dereg", .word = "late"});
+}
+
+static void memory_on_demand_that_fails_leads_to_the_deregistration(void)
+{
+    start_fabric(NULL);
+    bool works = fabric->on_demand_works;
+
+    fabric_stop(fabric);
+    if (!works)
+        exit(SKIPPED);
+    escalate(&(struct escalation){.faults = "odp=fail",
+                                  .ladder = "odp,dereg,qp",
+                                  .gate = -EOPNOTSUPP,
+                                  .climbed = "dereg",
+                                  .passed = "odp",
+                                  .word = "failed"});
+    escalate(&(struct escalation){.faults = "", .ladder = "odp,dereg,qp", .gate = -EOPNOTSUPP, .climbed = "odp"});
+}
+
+/* The peer goes on all the while. */
+static void when_no_fence_comes_the_pool_gets_other_pages(void)
+{
+    escalate(&(struct escalation){.faults = "rereg=fail,dereg=fail,qp=fail",
+                                  .gate = -EIO,
+                                  .fence = -ETIMEDOUT,
+                                  .climbed = "punch",
+                                  .passed = "dereg",
+                                  .word = "failed"});
+}
+
+static void when_everything_fails_nothing_is_given_back(void)
+{
+    escalate(&(struct escalation){.faults = "rereg=fail,dereg=fail,qp=fail,punch=fail",
+                                  .gate = -EIO,
+                                  .fence = -ETIMEDOUT,
+                                  .orphan = -EIO,
+                                  .passed = "punch",
+                                  .word = "failed"});
+}
+
+/* On memory on demand the device would fault the fresh pages in. */
+static void memory_on_demand_is_never_punched(void)
+{
+    start_fabric(NULL);
+    bool works = fabric->on_demand_works;
+
+    fabric_stop(fabric);
+    if (!works)
+        exit(SKIPPED);
+    escalate(&(struct escalation){.faults = "odp=fail,dereg=fail,qp=fail",
+                                  .ladder = "odp,dereg,qp,punch",
+                                  .gate = -EOPNOTSUPP,
+                                  .fence = -ETIMEDOUT,
+                                  .orphan = -EOPNOTSUPP,
+                                  .passed = "odp",
+                                  .word = "failed"});
+}
+
+/* It reports success and does nothing: the self-test at start sees the bytes cross, and it is never trusted. */
+static void a_deregistration_that_reports_success_too_early_is_found_out(void)
+{
+    struct fabric_config config = {.device = address, .revoke = "dereg"};
+    char *error = NULL;
+
+    CHECK(faults_set("dereg=early") == 0);
+    CHECK(fabric_start(&config, &fabric, &error) == -EOPNOTSUPP);
+    printf("# %s\n", error);
+    free(error);
+    escalate(&(struct escalation){.faults = "dereg=early", .climbed = "qp"});
+}
+
+int main(int argc, char **argv)
+{
+    static const struct selftest tests[] = {
+        SELFTEST(without_faults_the_first_gate_and_the_first_fence_do),
+        SELFTEST(a_gate_that_fails_is_made_up_for_by_the_fence),
+        SELFTEST(a_gate_that_is_stuck_costs_the_fence_its_region_and_the_connection_ends),
+        SELFTEST(a_deregistration_that_fails_leads_to_the_connection),
+        SELFTEST(a_deregistration_that_is_stuck_leads_to_the_connection),
+        SELFTEST(a_deregistration_that_succeeds_too_late_is_no_proof),
+        SELFTEST(memory_on_demand_that_fails_leads_to_the_deregistration),
+        SELFTEST(when_no_fence_comes_the_pool_gets_other_pages),
+        SELFTEST(when_everything_fails_nothing_is_given_back),
+        SELFTEST(memory_on_demand_is_never_punched),
+        SELFTEST(a_deregistration_that_reports_success_too_early_is_found_out),
+    };
+
+    return selftest_main(argc, argv, tests, sizeof(tests) / sizeof(tests[0]));
+}
