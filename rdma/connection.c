@@ -11,6 +11,7 @@
 
 #define HALF_OPEN_NS (5 * NS_PER_S)
 #define LINGER_NS    (200 * NS_PER_MS) /* for the peer's answer to a disconnect */
+#define BROKEN_NS    (200 * NS_PER_MS) /* for the peer to see why its QP is in ERR */
 /* Well below the 50 s after which the rxe kernel destroys a QP that is still in use. */
 #define DESTROY_PROOF_NS (10 * NS_PER_S)
 
@@ -24,10 +25,11 @@ struct connection {
 
     /* Guarded by fabric->lock. */
     LIST_ENTRY(connection) link;
-    uint64_t half_open_until_ns;
-    unsigned users; /* threads that call verbs on the QP; it is destroyed when there are none */
+    uint64_t ends_at_ns; /* of one that is half open, or broken */
+    unsigned users;      /* threads that call verbs on the QP; it is destroyed when there are none */
     bool setting_up;
     bool established;
+    bool broken; /* its QP is in ERR */
     bool condemned;
     bool killed; /* somebody has sent the QP to ERR, or is about to */
     bool quiet;
@@ -232,7 +234,7 @@ static int enlist(struct connection *connection)
             condemn_locked(other);
         }
         connection->number = ++fabric->last_connection;
-        connection->half_open_until_ns = monotonic_ns() + HALF_OPEN_NS;
+        connection->ends_at_ns = monotonic_ns() + HALF_OPEN_NS;
         fabric->n_half_open++;
         LIST_INSERT_HEAD(&fabric->connections, connection, link);
     }
@@ -313,10 +315,20 @@ void connection_disconnected(struct connection *connection)
     pthread_mutex_unlock(&fabric->lock);
 }
 
+/* Ending the connection at once would let the peer's own clean-up flush its requests before it sees the refusal that
+ * tells it why. The QP is dead, so nothing is lost by waiting for the peer to go. */
+static void break_locked(struct connection *connection)
+{
+    if (connection->broken || connection->condemned)
+        return;
+    connection->broken = true;
+    connection->ends_at_ns = monotonic_ns() + BROKEN_NS;
+}
+
 void connection_broken(struct connection *connection)
 {
     pthread_mutex_lock(&connection->fabric->lock);
-    condemn_locked(connection);
+    break_locked(connection);
     pthread_mutex_unlock(&connection->fabric->lock);
 }
 
@@ -327,32 +339,33 @@ void connection_completion(struct connection *connection, struct ibv_cq *cq)
     int n = ibv_poll_cq(cq, 1, &completion);
 
     pthread_mutex_lock(&fabric->lock);
-    if (n > 0 && completion.status == IBV_WC_WR_FLUSH_ERR)
+    if (n > 0 && completion.status == IBV_WC_WR_FLUSH_ERR) {
         connection->quiet = true;
-    else if (n > 0 && completion.status == IBV_WC_SUCCESS)
-        fabric->counters.violations++; /* a SEND, or a WRITE with immediate data: not in our protocol */
-    condemn_locked(connection);
+        break_locked(connection);
+    } else {
+        if (n > 0 && completion.status == IBV_WC_SUCCESS)
+            fabric->counters.violations++; /* a SEND, or a WRITE with immediate data: not in our protocol */
+        condemn_locked(connection);
+    }
     pthread_cond_broadcast(&fabric->changed);
     pthread_mutex_unlock(&fabric->lock);
 }
 
-uint64_t connection_expire_half_open(struct fabric *fabric)
+uint64_t connection_expire(struct fabric *fabric)
 {
     struct connection *connection;
     uint64_t now = monotonic_ns(), next = 0;
 
     pthread_mutex_lock(&fabric->lock);
-    if (fabric->n_half_open) {
-        LIST_FOREACH(connection, &fabric->connections, link)
-        {
-            if (connection->established || connection->condemned)
-                continue;
-            if (now >= connection->half_open_until_ns) {
-                fabric->counters.half_open_expired++;
-                condemn_locked(connection);
-            } else if (!next || connection->half_open_until_ns < next) {
-                next = connection->half_open_until_ns;
-            }
+    LIST_FOREACH(connection, &fabric->connections, link)
+    {
+        if (connection->condemned || (connection->established && !connection->broken))
+            continue;
+        if (now >= connection->ends_at_ns) {
+            fabric->counters.half_open_expired += !connection->broken;
+            condemn_locked(connection);
+        } else if (!next || connection->ends_at_ns < next) {
+            next = connection->ends_at_ns;
         }
     }
     pthread_mutex_unlock(&fabric->lock);

@@ -11,9 +11,9 @@
  *
  *   setting up   connection_accept(), on the event thread
  *   established  connection_established()
- *   condemned    connection_condemn_locked(): any reason (replaced, disconnected, QP in ERR, session closed, fence);
- *                the tear-down is then on its way on a helper, and nothing brings the connection back
- *   torn down    tear_down(): QP to ERR, the peer told, QP, CQ and id destroyed
+ *   condemned    connection_condemn_locked(): any reason (replaced, disconnected, QP long in ERR, session closed,
+ * fence); the tear-down is then on its way on a helper, and nothing brings the connection back torn down tear_down():
+ * QP to ERR, the peer told, QP, CQ and id destroyed
  *
  * A connection is *quiet* when its QP can neither read nor write any more: its posted receive came back flushed, or
  * the QP is destroyed. The receive is there for that alone; peers have nothing to send, and one that sends is cut off.
@@ -41,10 +41,11 @@ void connection_established(struct connection *connection);
 /* Data came before the last message of the handshake did, or that one is lost. */
 void connection_in_use(struct connection *connection);
 void connection_disconnected(struct connection *connection);
-void connection_broken(struct connection *connection); /* an error event of its QP or CQ */
+/* An error event of its QP or CQ. The peer has a moment to see why and to leave; then the connection is condemned. */
+void connection_broken(struct connection *connection);
 void connection_completion(struct connection *connection, struct ibv_cq *cq);
-/* Condemns what is half open for too long; returns when to look again (monotonic), 0: no need. */
-uint64_t connection_expire_half_open(struct fabric *fabric);
+/* Condemns what is half open or broken for too long; returns when to look again (monotonic), 0: no need. */
+uint64_t connection_expire(struct fabric *fabric);
 
 void connection_condemn_session_locked(struct exposure_session *session);
 void connection_condemn_all_locked(struct fabric *fabric);

@@ -204,7 +204,7 @@ static void *event_loop(void *arg)
     };
 
     while (!sources[3].revents) {
-        int timeout = timeout_ms(connection_expire_half_open(fabric));
+        int timeout = timeout_ms(connection_expire(fabric));
 
         if (poll(sources, 4, timeout) < 0) {
             if (errno == EINTR)
