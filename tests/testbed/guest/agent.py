@@ -324,6 +324,7 @@ class Agent:
             time.sleep(0.05)
         self.send(wire.json_frame(wire.HELLO, 0, {
             "release": os.uname().release,
+            "time": time.time(),
             "problems": read_text("/run/testbed/problems").splitlines()}))
         next_beat = 0.0
         while True:
