@@ -8,12 +8,27 @@ as_before() { [[ $(free_bytes) == "$before" ]]; }
 before=$(free_bytes)
 best=
 for ((i = 0; i < 5; i++)); do
-    head -c 16M /dev/urandom >"$mnt/file"
+    head -c 2M /dev/urandom >"$mnt/file"
     hold victim /file --read --on-recall=ignore --touch=10
-    kill -9 "$holder"
-    start=$(date +%s%N)
-    until_true 10 no_leases
-    ms=$((($(date +%s%N) - start) / 1000000))
+    # One client asks on: to start a program for each question takes longer than what is measured.
+    ms=$(python3 - "$control" "$holder" <<'P'
+import json, os, signal, socket, sys, time
+server = socket.socket(socket.AF_UNIX)
+server.connect(sys.argv[1])
+lines = server.makefile("rw")
+def ask(method, **params):
+    print(json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}), file=lines, flush=True)
+    return json.loads(lines.readline())["result"]
+ask("session", client="test", version=1)
+assert ask("status")["leases"]
+start = time.monotonic()
+os.kill(int(sys.argv[2]), signal.SIGKILL)
+while ask("status")["leases"]:
+    if time.monotonic() - start > 10:
+        sys.exit("the lease outlived its holder by 10 s")
+print(int((time.monotonic() - start) * 1000))
+P
+    )
     rm "$mnt/file"
     until_true 5 as_before
     [[ -z $best ]] || ((ms < best)) && best=$ms
