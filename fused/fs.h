@@ -61,7 +61,7 @@ int fs_new(struct pool *pool, struct fs_cred owner, bool read_only, struct fs **
 size_t fs_free(struct fs *fs);
 
 bool fs_read_only(const struct fs *fs);
-void fs_set_noatime(struct fs *fs); /* before the first request: access times stay */
+void fs_set_noatime(struct fs *fs);                                /* before the first request: access times stay */
 void fs_set_lease_table(struct fs *fs, struct lease_table *table); /* before the first request; NULL: no leases */
 int fs_set_control_path(struct fs *fs, const char *path);          /* for user.leasefs.control */
 void fs_op_end(struct fs *fs, struct lease_waiter *waiter);
@@ -151,6 +151,7 @@ int fs_set_flags(struct fs *fs, uint64_t ino, uint32_t flags);
 #define FS_XATTR_LEASES  "user.leasefs.leases"
 #define FS_XATTR_CONTROL "user.leasefs.control"
 #define FS_XATTR_PATH    "user.leasefs.path"
+#define FS_XATTR_POLICY  "user.leasefs.policy" /* can be set: recall, busy, orphan */
 
 #define FS_XATTR_KILL_SGID (1 << 16) /* with an access ACL: set-group-id goes */
 
@@ -164,11 +165,13 @@ int fs_removexattr(struct fs *fs, uint64_t ino, const char *name);
 
 /* ---- file operations (fs_file.c) ---- */
 
-/* flags: of open(2). -EPERM: immutable, or append-only and not O_APPEND. *ret_direct: a write lease covers a part, so the kernel should not cache what this handle reads. */
+/* flags: of open(2). -EPERM: immutable, or append-only and not O_APPEND. *ret_direct: a write lease covers a part, so
+ * the kernel should not cache what this handle reads. */
 int fs_open(struct fs *fs, uint64_t ino, int flags, bool *ret_direct);
 
 /* Calls emit() once with the bytes where they lie, under the file's lock: it must not wait for another request.
- * bytes < length only at the end of the file. `touch`: the access time moves, as relatime has it. Returns what emit() returns; when that is not 0 it was emit's error. */
+ * bytes < length only at the end of the file. `touch`: the access time moves, as relatime has it. Returns what emit()
+ * returns; when that is not 0 it was emit's error. */
 int fs_read(struct fs *fs, uint64_t ino, uint64_t offset, size_t length, bool touch,
             int (*emit)(void *arg, const struct iovec *iov, int count, size_t bytes), void *arg);
 

@@ -17,7 +17,7 @@ int front_door(struct fs *fs, struct fs_inode *inode, struct lease_range range, 
 {
     if (inode->holds == 0 || !fs->leases || range.length == 0)
         return 0;
-    return lease_op_begin(fs->leases, inode->ino, range, op, fs_monotonic_ns(), waiter);
+    return lease_op_begin_under(fs->leases, inode->ino, range, op, inode->lease_policy, fs_monotonic_ns(), waiter);
 }
 
 struct lease_range range_of_write(const struct fs_inode *inode, uint64_t offset, uint64_t length)

@@ -86,6 +86,8 @@ int inode_new_in(struct fs *fs, struct fs_inode *dir, mode_t mode, struct fs_cre
     err = inode_new(fs, mode, cred, &inode);
     if (!err && !S_ISLNK(mode))
         err = acl_to_new_inode(dir, inode, cred.umask);
+    if (!err)
+        inode->lease_policy = dir->lease_policy;
     inode_unlock(dir);
     if (err)
         inode_put(fs, inode);

@@ -71,9 +71,10 @@ struct fs_inode {
     dev_t rdev;
     uint32_t flags; /* FS_IMMUTABLE_FL and so on */
     uint32_t nlink;
-    bool linkable;       /* nlink is 0 because it never had a name, so it may be given one */
-    bool has_capability; /* security.capability is set */
-    bool has_acl;        /* one of system.posix_acl_* is */
+    bool linkable;                  /* nlink is 0 because it never had a name, so it may be given one */
+    bool has_capability;            /* security.capability is set */
+    bool has_acl;                   /* one of system.posix_acl_* is */
+    enum lease_policy lease_policy; /* 0: the mount's; what is made in a directory takes it over */
 
     /* Leases that hold blocks of this file: the front door's fast path. */
     uint32_t holds, write_holds;

@@ -2,7 +2,7 @@
 /*
  * Extended attributes: a list per inode, in the namespaces user, trusted and security (whose own rules the kernel
  * enforces), and POSIX ACLs, which are kept as the attributes that they are set by. user.leasefs.* are computed, cannot
- * be set, and are left out of lists, so that copying programs do not try to set them elsewhere.
+ * be set but for the policy, and are left out of lists, so that copying programs do not try to set them elsewhere.
  */
 #include <errno.h>
 #include <jansson.h>
@@ -229,12 +229,49 @@ static int leases_as_json(struct fs *fs, uint64_t ino, char **ret_text)
     return *ret_text ? 0 : -ENOMEM;
 }
 
+static int policy_text(struct fs_inode *inode, char **ret_text)
+{
+    const char *name;
+
+    inode_lock_shared(inode);
+    name = lease_policy_name(inode->lease_policy);
+    inode_unlock(inode);
+    if (!name)
+        return -ENODATA;
+    *ret_text = strdup(name);
+    return *ret_text ? 0 : -ENOMEM;
+}
+
+/* policy 0: the attribute is removed. */
+static int set_policy(struct fs *fs, uint64_t ino, enum lease_policy policy)
+{
+    struct fs_inode *inode = inode_get(fs, ino);
+    int err = 0;
+
+    if (!inode)
+        return -ESTALE;
+    inode_lock(inode);
+    if (inode_kept(inode))
+        err = -EPERM;
+    else if (!policy && !inode->lease_policy)
+        err = -ENODATA;
+    if (!err) {
+        inode->lease_policy = policy;
+        inode->ctime = fs_now();
+    }
+    inode_unlock(inode);
+    inode_put(fs, inode);
+    return err;
+}
+
 static int virtual_text(struct fs *fs, struct fs_inode *inode, const char *name, char **ret_text)
 {
     if (strcmp(name, FS_XATTR_PATH) == 0)
         return fs_inode_path(fs, inode, ret_text) ? -ENODATA : 0;
     if (strcmp(name, FS_XATTR_LEASES) == 0 && inode->type == S_IFREG)
         return leases_as_json(fs, inode->ino, ret_text);
+    if (strcmp(name, FS_XATTR_POLICY) == 0)
+        return policy_text(inode, ret_text);
     if (strcmp(name, FS_XATTR_CONTROL) == 0 && fs->control_path) {
         *ret_text = strdup(fs->control_path);
         return *ret_text ? 0 : -ENOMEM;
@@ -361,6 +398,8 @@ int fs_setxattr(struct fs *fs, uint64_t ino, const char *name, const void *value
 
     if (err)
         return err;
+    if (strcmp(name, FS_XATTR_POLICY) == 0)
+        return lease_policy_named(value, size) ? set_policy(fs, ino, lease_policy_named(value, size)) : -EINVAL;
     if (has_prefix(name, XATTR_VIRTUAL))
         return -EPERM;
     if (size > XATTR_SIZE_MAX)
@@ -390,6 +429,8 @@ int fs_removexattr(struct fs *fs, uint64_t ino, const char *name)
 
     if (err)
         return err;
+    if (strcmp(name, FS_XATTR_POLICY) == 0)
+        return set_policy(fs, ino, 0);
     if (has_prefix(name, XATTR_VIRTUAL))
         return -EPERM;
     inode = inode_get(fs, ino);

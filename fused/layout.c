@@ -61,11 +61,13 @@ static int layout_getattr(void *arg, uint64_t ino, struct layout_attr *ret_attr)
     struct fs *fs = arg;
     struct fs_inode *inode = inode_get(fs, ino);
     struct stat attr;
+    enum lease_policy policy;
     uint64_t data_version;
 
     if (!inode)
         return -ESTALE;
     inode_lock_shared(inode);
+    policy = inode->lease_policy;
     inode_stat(inode, &attr);
     pthread_mutex_lock(&inode->attr_lock);
     data_version = inode->data_version;
@@ -80,6 +82,7 @@ static int layout_getattr(void *arg, uint64_t ino, struct layout_attr *ret_attr)
         .uid = attr.st_uid,
         .gid = attr.st_gid,
         .mtime = attr.st_mtim,
+        .policy = policy,
     };
     return 0;
 }

@@ -207,12 +207,9 @@ static int read_duration(const char *name, const char *text, uint64_t *ret_ns)
 
 static int read_policy(const char *text, struct options *options)
 {
-    if (!text || strcmp(text, "recall") == 0)
-        options->policy = LEASE_POLICY_RECALL;
-    else if (strcmp(text, "busy") == 0)
-        options->policy = LEASE_POLICY_BUSY;
-    else
-        return complain("policy=%s: policies are recall and busy", text);
+    options->policy = text ? lease_policy_named(text, strlen(text)) : LEASE_POLICY_RECALL;
+    if (!options->policy)
+        return complain("policy=%s: policies are recall, busy and orphan", text);
     return 0;
 }
 
@@ -395,29 +392,31 @@ int options_check_mountpoint(struct options *options)
 
 void options_print_help(void)
 {
-    fputs(
-        "usage: leasefs -o pool=SIZE[,OPTION...] [-f] [-d] MOUNTPOINT\n"
-        "\n"
-        "Mounts a filesystem whose data live in one pool of memory, and serves leases on its files to RDMA peers.\n"
-        "\n"
-        "  -f                      stay in the foreground; log to stderr\n"
-        "  -d                      print every FUSE request; implies -f\n"
-        "  -h, --help              this text\n"
-        "  -V, --version           version\n"
-        "\n"
-        "  -o pool=SIZE            memory for file data, allocated at start: 512M, 4G, ... (required)\n"
-        "  -o hugepages            take it from the system's 2 MiB huge pages\n"
-        "  -o control=PATH         control socket (default: /run/leasefs.sock for root, else\n"
-        "                          $XDG_RUNTIME_DIR/leasefs.sock)\n"
-        "  -o policy=recall|busy   what happens to a local operation that meets a lease: it waits, bounded, while the\n"
-        "                          lease is recalled (default), or fails with EBUSY\n"
-        "  -o recall_timeout=TIME  how long a holder may take to give back a recalled lease (default: 1s)\n"
-        "  -o lease_time=TIME      a lease that is not renewed for so long ends (default: 30s)\n"
-        "  -o device=DEVICE        RDMA device by name or address; none: no RDMA (default: the first that works)\n"
-        "  -o port=PORT            for RDMA connections (default: any)\n"
-        "  -o revoke=LIST          how remote access is taken away, in this order (default: auto)\n"
-        "  -o ro, allow_other, ... as for every FUSE filesystem\n"
-        "\n"
-        "A TIME is 500ms, 30s or 5min. Manual: leasefs(8).\n",
-        stdout);
+    fputs("usage: leasefs -o pool=SIZE[,OPTION...] [-f] [-d] MOUNTPOINT\n"
+          "\n"
+          "Mounts a filesystem whose data live in one pool of memory, and serves leases on its files to RDMA peers.\n"
+          "\n"
+          "  -f                      stay in the foreground; log to stderr\n"
+          "  -d                      print every FUSE request; implies -f\n"
+          "  -h, --help              this text\n"
+          "  -V, --version           version\n"
+          "\n"
+          "  -o pool=SIZE            memory for file data, allocated at start: 512M, 4G, ... (required)\n"
+          "  -o hugepages            take it from the system's 2 MiB huge pages\n"
+          "  -o control=PATH         control socket (default: /run/leasefs.sock for root, else\n"
+          "                          $XDG_RUNTIME_DIR/leasefs.sock)\n"
+          "  -o policy=POLICY        what happens to a local operation that meets a lease: recall: it waits, bounded, "
+          "while\n"
+          "                          the lease is recalled (default); busy: it fails with EBUSY; orphan: it goes on, "
+          "and\n"
+          "                          the lease keeps the old bytes. Of one file: setfattr -n user.leasefs.policy\n"
+          "  -o recall_timeout=TIME  how long a holder may take to give back a recalled lease (default: 1s)\n"
+          "  -o lease_time=TIME      a lease that is not renewed for so long ends (default: 30s)\n"
+          "  -o device=DEVICE        RDMA device by name or address; none: no RDMA (default: the first that works)\n"
+          "  -o port=PORT            for RDMA connections (default: any)\n"
+          "  -o revoke=LIST          how remote access is taken away, in this order (default: auto)\n"
+          "  -o ro, allow_other, ... as for every FUSE filesystem\n"
+          "\n"
+          "A TIME is 500ms, 30s or 5min. Manual: leasefs(8).\n",
+          stdout);
 }

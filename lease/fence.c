@@ -186,38 +186,56 @@ void fence_return(struct session *session, json_t *id, uint64_t lease_id, uint32
     }
 }
 
+static void tell_recall(struct grant *grant, const struct lease_info *info)
+{
+    uint64_t now_ns = service_now_ns();
+    uint64_t left_ns = info->recall_deadline_ns > now_ns ? info->recall_deadline_ns - now_ns : 0;
+    bool recalled = info->state == LEASE_RECALLED;
+
+    if (recalled)
+        session_send(grant->session,
+                     jsonrpc_notification(
+                         LEASEFS_NOTIFY_RECALL,
+                         json_pack("{s:I, s:I, s:I, s:I, s:I}", "lease", (json_int_t)info->lease_id, "sequence",
+                                   (json_int_t)info->sequence, "offset", (json_int_t)info->range.offset, "length",
+                                   (json_int_t)info->range.length, "deadline_ms", (json_int_t)(left_ns / 1000000))));
+    else if (grant->told_recall)
+        session_send(grant->session, jsonrpc_notification(LEASEFS_NOTIFY_RECALL_CANCELLED,
+                                                          json_pack("{s:I, s:I}", "lease", (json_int_t)info->lease_id,
+                                                                    "sequence", (json_int_t)info->sequence)));
+    grant->told_recall = recalled;
+}
+
+static void tell_orphaned(struct grant *grant, const struct lease_info *info)
+{
+    struct lease_range blocks = range_round_out(info->orphaned, LEASEFS_BLOCK_SIZE);
+
+    if (blocks.offset == grant->told_orphaned.offset && blocks.length == grant->told_orphaned.length)
+        return;
+    session_send(grant->session,
+                 jsonrpc_notification(LEASEFS_NOTIFY_ORPHANED,
+                                      json_pack("{s:I, s:I, s:I, s:I}", "lease", (json_int_t)info->lease_id, "sequence",
+                                                (json_int_t)info->sequence, "offset", (json_int_t)blocks.offset,
+                                                "length", (json_int_t)blocks.length)));
+    grant->told_orphaned = blocks;
+}
+
 /* Tells the holder how its lease stands now: a recall and its cancelling that crossed need no message at all. */
 void notice_deliver(struct mail *mail)
 {
     struct grant *grant = container(mail, struct grant, notice);
     struct lease_service *service = grant->service;
     struct lease_info info;
-    uint64_t now_ns;
-    bool recalled;
 
     pthread_mutex_lock(&service->lock);
     grant->notice_queued = false;
     pthread_mutex_unlock(&service->lock);
     if (lease_get(service->table, grant->lease_id, &info) == 0 &&
         (info.state == LEASE_ACTIVE || info.state == LEASE_RECALLED)) {
-        recalled = info.state == LEASE_RECALLED;
-        now_ns = service_now_ns();
-        if (recalled)
-            session_send(grant->session,
-                         jsonrpc_notification(LEASEFS_NOTIFY_RECALL,
-                                              json_pack("{s:I, s:I, s:I, s:I, s:I}", "lease", (json_int_t)info.lease_id,
-                                                        "sequence", (json_int_t)info.sequence, "offset",
-                                                        (json_int_t)info.range.offset, "length",
-                                                        (json_int_t)info.range.length, "deadline_ms",
-                                                        (json_int_t)(info.recall_deadline_ns > now_ns
-                                                                         ? (info.recall_deadline_ns - now_ns) / 1000000
-                                                                         : 0))));
-        else if (grant->told_recall)
-            session_send(grant->session,
-                         jsonrpc_notification(LEASEFS_NOTIFY_RECALL_CANCELLED,
-                                              json_pack("{s:I, s:I}", "lease", (json_int_t)info.lease_id, "sequence",
-                                                        (json_int_t)info.sequence)));
-        grant->told_recall = recalled;
+        if (info.orphaned.length)
+            tell_orphaned(grant, &info);
+        if (info.state == LEASE_RECALLED || grant->told_recall)
+            tell_recall(grant, &info);
     }
     grant_unref(grant);
 }

@@ -51,6 +51,7 @@ bool grant_range(struct request *request, uint64_t *ret_size)
                        (unsigned long long)attr.size);
         return false;
     }
+    request->file_policy = attr.policy;
     *ret_size = attr.size;
     return true;
 }
@@ -258,6 +259,8 @@ static bool ask(struct request *request, uint64_t *ret_lease_id)
         .inode = request->inode,
         .range = range_round_out((struct lease_range){request->offset, request->length}, LEASEFS_BLOCK_SIZE),
         .mode = request->mode,
+        .policy = request->policy,
+        .file_policy = request->file_policy,
         .wait = request->wait,
     };
     int error = lease_request(service->table, &wanted, service_now_ns(), &request->waiter, ret_lease_id);

@@ -72,6 +72,7 @@ struct layout_attr {
     uid_t uid;
     gid_t gid;
     struct timespec mtime;
+    enum lease_policy policy; /* the file's own; 0: the mount's */
 };
 
 struct layout_ops {

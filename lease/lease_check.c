@@ -100,6 +100,25 @@ const char *lease_state_name(enum lease_state state)
     return state >= LEASE_GRANTING && state <= LEASE_QUARANTINED ? names[state] : "?";
 }
 
+static const char *const policy_names[] = {
+    [LEASE_POLICY_RECALL] = "recall",
+    [LEASE_POLICY_BUSY] = "busy",
+    [LEASE_POLICY_ORPHAN] = "orphan",
+};
+
+const char *lease_policy_name(enum lease_policy policy)
+{
+    return policy >= LEASE_POLICY_RECALL && policy <= LEASE_POLICY_ORPHAN ? policy_names[policy] : NULL;
+}
+
+enum lease_policy lease_policy_named(const char *name, size_t length)
+{
+    for (enum lease_policy policy = LEASE_POLICY_RECALL; policy <= LEASE_POLICY_ORPHAN; policy++)
+        if (strlen(policy_names[policy]) == length && memcmp(policy_names[policy], name, length) == 0)
+            return policy;
+    return 0;
+}
+
 const char *lease_end_reason_name(enum lease_end_reason reason)
 {
     static const char *const names[] = {

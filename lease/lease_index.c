@@ -155,6 +155,7 @@ int lease_add(struct lease_table *table, const struct lease_request *request, st
     lease->session_id = request->session_id;
     lease->inode_number = request->inode;
     lease->mode = request->mode;
+    lease->policy = request->policy;
     lease->state = LEASE_GRANTING;
     lease->sequence = 1;
     lease->deadline_ns = NO_DEADLINE;

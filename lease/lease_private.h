@@ -39,6 +39,8 @@ struct lease {
     enum lease_mode mode;
     enum lease_state state;
     enum lease_end_reason reason;
+    enum lease_policy policy;
+    struct lease_range orphaned;
     uint32_t sequence;
     uint64_t granted_at_ns, expires_at_ns, recall_deadline_ns, fence_overrun_ns;
     uint64_t deadline_ns; /* its place in the tree of deadlines; NO_DEADLINE: not in it */
@@ -81,6 +83,7 @@ void lease_set_deadline(struct lease_table *table, struct lease *lease); /* reco
 /* lease_state.c: the machine's edges. */
 void lease_activate(struct lease_table *table, struct lease *lease, uint64_t now_ns, void *exposure);
 void lease_recall(struct lease_table *table, struct lease *lease, uint64_t now_ns);
+void lease_orphan(struct lease_table *table, struct lease *lease, struct lease_range range);
 void lease_cancel_recall(struct lease_table *table, struct lease *lease);
 void lease_start_fence(struct lease_table *table, struct lease *lease, enum lease_end_reason reason, uint64_t now_ns);
 void lease_overrun(struct lease_table *table, struct lease *lease);
@@ -88,13 +91,16 @@ void lease_quarantine(struct lease_table *table, struct lease *lease);
 void lease_post(struct lease_table *table, const struct lease *lease, enum lease_event_kind kind);
 
 /* lease_waiters.c: conflicts and parking. */
-bool lease_blocks_op(const struct lease *lease, enum lease_op op);
+bool lease_conflicts_op(const struct lease *lease, enum lease_op op);
+/* What the conflict of an operation under this policy of its file with this lease comes to. */
+enum lease_policy lease_policy_between(const struct lease *lease, enum lease_policy policy);
+bool lease_blocks_op(const struct lease *lease, enum lease_op op, enum lease_policy policy);
 bool lease_blocks_request(const struct lease *lease, enum lease_mode mode);
 bool lease_blocks_place(const struct lease *lease, const struct lease_place *place);
 bool waiter_is_parked(const struct lease_waiter *waiter);
 /* -EINPROGRESS; -ENOMEM, -ECANCELED. op 0: a request for a lease. */
 int waiter_park(struct lease_table *table, struct lease_waiter *waiter, uint64_t inode, struct lease_range range,
-                enum lease_op op);
+                enum lease_op op, enum lease_policy policy);
 void waiter_unregister(struct lease_table *table, struct lease_waiter *waiter);
 /* Is a request behind another waiter? Every operation counts, and the requests that came before `ticket`. */
 bool waiter_ahead(const struct lease_inode *entry, struct lease_range range, enum lease_mode mode, uint64_t ticket);

@@ -78,6 +78,27 @@ void lease_recall(struct lease_table *table, struct lease *lease, uint64_t now_n
     lease_post(table, lease, LEASE_EVENT_RECALL);
 }
 
+void lease_orphan(struct lease_table *table, struct lease *lease, struct lease_range range)
+{
+    struct lease_range *all = &lease->orphaned, now = lease->node.range;
+    uint64_t end = range_end(range) < range_end(now) ? range_end(range) : range_end(now);
+
+    if (range.offset > now.offset)
+        now.offset = range.offset;
+    now.length = end - now.offset;
+    if (all->length) {
+        end = end > range_end(*all) ? end : range_end(*all);
+        now.offset = now.offset < all->offset ? now.offset : all->offset;
+        now.length = end - now.offset;
+    }
+    if (now.offset == all->offset && now.length == all->length)
+        return;
+    *all = now;
+    lease->sequence++;
+    table->total.orphaned++;
+    lease_post(table, lease, LEASE_EVENT_ORPHANED);
+}
+
 void lease_cancel_recall(struct lease_table *table, struct lease *lease)
 {
     lease->recall_deadline_ns = 0;

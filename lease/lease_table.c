@@ -24,8 +24,7 @@ int lease_table_new(const struct lease_limits *limits, const struct lease_events
     struct lease_table *table;
     int error;
 
-    if (!limits->lease_time_ns || !limits->max_leases || !events->post ||
-        (limits->policy != LEASE_POLICY_RECALL && limits->policy != LEASE_POLICY_BUSY))
+    if (!limits->lease_time_ns || !limits->max_leases || !events->post || !lease_policy_name(limits->policy))
         return -EINVAL;
     table = calloc(1, sizeof(*table));
     if (!table)
@@ -61,55 +60,92 @@ void lease_table_free(struct lease_table *table)
 
 /* ---- the front door ---- */
 
-static int op_begin(struct lease_table *table, uint64_t inode, struct lease_range range, enum lease_op op,
-                    uint64_t now_ns, struct lease_waiter *waiter)
+/* May the operation go? Else what to answer, to who does not wait. */
+static int op_blocked(struct lease_inode *entry, struct lease_range range, enum lease_op op, enum lease_policy policy)
 {
-    struct lease_inode *entry = lease_inode_find(table, inode);
-    bool blocked = false, held_by_somebody = false;
+    struct lease *lease;
+    int answer = 0;
+
+    FOR_EACH_OVERLAP(lease, entry, range)
+    {
+        if (!lease_blocks_op(lease, op, policy))
+            continue;
+        if (lease->state != LEASE_FENCING && lease_policy_between(lease, policy) == LEASE_POLICY_BUSY)
+            return -EBUSY;
+        answer = -EAGAIN;
+    }
+    return answer;
+}
+
+static void op_recalls(struct lease_table *table, struct lease_inode *entry, const struct lease_place *op, bool waits,
+                       uint64_t now_ns)
+{
     struct lease *lease;
 
-    if (!entry)
-        return 0;
-    FOR_EACH_OVERLAP(lease, entry, range)
+    FOR_EACH_OVERLAP(lease, entry, op->range)
     {
-        if (!lease_blocks_op(lease, op))
+        if (!lease_blocks_op(lease, op->op, op->policy) ||
+            lease_policy_between(lease, op->policy) == LEASE_POLICY_ORPHAN)
             continue;
-        blocked = true;
-        held_by_somebody |= lease->state != LEASE_FENCING;
-    }
-    if (!blocked)
-        return 0;
-    if (table->limits.policy == LEASE_POLICY_BUSY && held_by_somebody)
-        return -EBUSY;
-    if (waiter) {
-        int error = waiter_park(table, waiter, inode, range, op);
-
-        if (error != -EINPROGRESS)
-            return error;
-    }
-    FOR_EACH_OVERLAP(lease, entry, range)
-    {
-        if (!lease_blocks_op(lease, op))
-            continue;
-        if (!waiter)
+        if (!waits)
             lease->recalled_by_try = true;
         if (lease->state == LEASE_ACTIVE)
             lease_recall(table, lease, now_ns);
     }
-    return waiter ? -EINPROGRESS : -EAGAIN;
+}
+
+/* The operation goes: the file gets other blocks where leases hold the old ones. */
+static void op_orphans(struct lease_table *table, struct lease_inode *entry, struct lease_range range, enum lease_op op)
+{
+    struct lease *lease;
+
+    if (op == LEASE_OP_SHARE)
+        return; /* a copy is made; the lease stays on the file's own */
+    FOR_EACH_OVERLAP(lease, entry, range)
+    if (lease->state == LEASE_ACTIVE || lease->state == LEASE_RECALLED)
+        lease_orphan(table, lease, range);
+}
+
+static int op_begin(struct lease_table *table, uint64_t inode, const struct lease_place *op, uint64_t now_ns,
+                    struct lease_waiter *waiter)
+{
+    struct lease_inode *entry = lease_inode_find(table, inode);
+    int error;
+
+    if (!entry)
+        return 0;
+    error = op_blocked(entry, op->range, op->op, op->policy);
+    if (!error)
+        op_orphans(table, entry, op->range, op->op);
+    if (error != -EAGAIN)
+        return error;
+    if (waiter) {
+        error = waiter_park(table, waiter, inode, op->range, op->op, op->policy);
+        if (error != -EINPROGRESS)
+            return error;
+    }
+    op_recalls(table, entry, op, waiter != NULL, now_ns);
+    return error;
+}
+
+int lease_op_begin_under(struct lease_table *table, uint64_t inode, struct lease_range range, enum lease_op op,
+                         enum lease_policy policy, uint64_t now_ns, struct lease_waiter *waiter)
+{
+    struct lease_place wanted = {.range = range, .op = op, .policy = policy ? policy : table->limits.policy};
+    int result;
+
+    if (!range_valid(range) || op < LEASE_OP_DROP || op > LEASE_OP_SHARE || !lease_policy_name(wanted.policy))
+        return -EINVAL;
+    lock(table);
+    result = op_begin(table, inode, &wanted, now_ns, waiter);
+    unlock(table);
+    return result;
 }
 
 int lease_op_begin(struct lease_table *table, uint64_t inode, struct lease_range range, enum lease_op op,
                    uint64_t now_ns, struct lease_waiter *waiter)
 {
-    int result;
-
-    if (!range_valid(range) || op < LEASE_OP_DROP || op > LEASE_OP_SHARE)
-        return -EINVAL;
-    lock(table);
-    result = op_begin(table, inode, range, op, now_ns, waiter);
-    unlock(table);
-    return result;
+    return lease_op_begin_under(table, inode, range, op, 0, now_ns, waiter);
 }
 
 void lease_op_end(struct lease_table *table, struct lease_waiter *waiter)
@@ -146,9 +182,14 @@ void lease_waiter_abandon(struct lease_table *table, struct lease_waiter *waiter
 
 /* ---- leases ---- */
 
+static enum lease_policy request_policy(const struct lease_table *table, const struct lease_request *request)
+{
+    return request->file_policy ? request->file_policy : table->limits.policy;
+}
+
 /* What stands in a request's way? Recalls it when the request will wait for it. */
 static bool request_blocked(struct lease_table *table, const struct lease_request *request, uint64_t ticket,
-                            bool recall, uint64_t now_ns, bool *ret_recall_pending, bool *ret_held)
+                            bool recall, uint64_t now_ns, bool *ret_recall_pending, bool *ret_busy)
 {
     struct lease_inode *entry = lease_inode_find(table, request->inode);
     struct lease *lease;
@@ -164,7 +205,8 @@ static bool request_blocked(struct lease_table *table, const struct lease_reques
             continue;
         blocked = true;
         *ret_recall_pending |= lease->state == LEASE_RECALLED;
-        *ret_held |= lease->state != LEASE_FENCING;
+        *ret_busy |= lease->state != LEASE_FENCING &&
+                     lease_policy_between(lease, request_policy(table, request)) == LEASE_POLICY_BUSY;
         if (recall && lease->state == LEASE_ACTIVE)
             lease_recall(table, lease, now_ns);
     }
@@ -174,13 +216,13 @@ static bool request_blocked(struct lease_table *table, const struct lease_reques
 static int request_wait(struct lease_table *table, const struct lease_request *request, uint64_t now_ns,
                         struct lease_waiter *waiter)
 {
-    bool pending = false, held = false;
+    bool pending = false, busy = false;
     int error;
 
     waiter->mode = request->mode;
-    error = waiter_park(table, waiter, request->inode, request->range, 0);
+    error = waiter_park(table, waiter, request->inode, request->range, 0, request_policy(table, request));
     if (error == -EINPROGRESS)
-        request_blocked(table, request, waiter->ticket, true, now_ns, &pending, &held);
+        request_blocked(table, request, waiter->ticket, true, now_ns, &pending, &busy);
     return error;
 }
 
@@ -188,16 +230,16 @@ static int request(struct lease_table *table, const struct lease_request *reques
                    struct lease_waiter *waiter, uint64_t *ret_lease_id)
 {
     uint64_t ticket = waiter && waiter->ticket ? waiter->ticket : NO_DEADLINE;
-    bool pending = false, held = false;
+    bool pending = false, busy = false;
     struct lease *lease;
     int error;
 
     if (waiter && waiter->cancelled)
         return -ECANCELED;
-    if (request_blocked(table, request, ticket, false, now_ns, &pending, &held)) {
+    if (request_blocked(table, request, ticket, false, now_ns, &pending, &busy)) {
         if (!request->wait || !waiter)
             return pending ? -EAGAIN : -EBUSY;
-        if (table->limits.policy == LEASE_POLICY_BUSY && held)
+        if (busy)
             return -EBUSY;
         return request_wait(table, request, now_ns, waiter);
     }
@@ -213,7 +255,8 @@ int lease_request(struct lease_table *table, const struct lease_request *req, ui
 {
     int result;
 
-    if (!range_valid(req->range) || !req->range.length || (req->mode != LEASE_READ && req->mode != LEASE_WRITE))
+    if (!range_valid(req->range) || !req->range.length || (req->mode != LEASE_READ && req->mode != LEASE_WRITE) ||
+        (req->file_policy && !lease_policy_name(req->file_policy)) || (req->policy && !lease_policy_name(req->policy)))
         return -EINVAL;
     lock(table);
     result = request(table, req, now_ns, waiter, ret_lease_id);
@@ -236,6 +279,8 @@ static void get_info(const struct lease *lease, struct lease_info *info)
         .granted_at_ns = lease->granted_at_ns,
         .expires_at_ns = lease->expires_at_ns,
         .recall_deadline_ns = lease->state == LEASE_RECALLED ? lease->recall_deadline_ns : 0,
+        .policy = lease->policy,
+        .orphaned = lease->orphaned,
         .exposure = lease->exposure,
     };
 }
@@ -256,10 +301,12 @@ static int commit(struct lease_table *table, uint64_t lease_id, uint64_t now_ns,
     /* Whoever parked because of the grant in progress found nothing to recall then. (Under policy `busy` a request may
      * wait behind the one that was granted here; it was woken, to be refused.) */
     for (const struct lease_place *p = lease->inode->places; p; p = p->next)
-        if (table->limits.policy == LEASE_POLICY_RECALL && lease->state == LEASE_ACTIVE && lease_blocks_place(lease, p))
+        if (lease->state == LEASE_ACTIVE && lease_blocks_place(lease, p) &&
+            lease_policy_between(lease, p->policy) != LEASE_POLICY_BUSY)
             lease_recall(table, lease, now_ns);
     if (lease->state == LEASE_ACTIVE && lease->recalled_by_try)
         lease_recall(table, lease, now_ns);
+    waiters_wake(table, lease->inode); /* under `orphan` they waited for no more than this */
     return 0;
 }
 

@@ -30,6 +30,12 @@
  *
  *   (*) or until the fence has overrun lease_limits.fence_bound_ns: then the filesystem copies the held blocks.
  *   GRANTING conflicts like ACTIVE; its recall is sent as soon as the grant is committed.
+ *
+ * What a conflict means for an operation is the policy of its file, or that of the lease where it lets the operation
+ * go further (busy, recall, orphan in this order). Under `orphan` only a grant in progress is waited for, and a lease
+ * whose bytes are replaced or dropped is told from where to where: held blocks are never changed in place. A request
+ * for a lease that meets another lease waits and recalls under `orphan`, too.
+ *
  *   A request for a lease also conflicts with every parked operation that overlaps it, whichever came first (each
  *   grant before it would cost the operation one more recall: I4), and with every earlier parked request (first come,
  *   first served).
@@ -64,6 +70,7 @@ enum lease_op {
 enum lease_policy {
     LEASE_POLICY_RECALL = 1, /* a conflicting operation waits, bounded */
     LEASE_POLICY_BUSY,       /* it fails with EBUSY */
+    LEASE_POLICY_ORPHAN,     /* it goes on; the file gets other blocks there, the lease keeps the old ones */
 };
 
 enum lease_end_reason {
@@ -91,6 +98,7 @@ struct lease_waiter;
 enum lease_event_kind {
     LEASE_EVENT_RECALL = 1,       /* tell the holder; deadline_ns is set */
     LEASE_EVENT_RECALL_CANCELLED, /* tell the holder */
+    LEASE_EVENT_ORPHANED,         /* tell the holder: lease_info.orphaned has grown */
     LEASE_EVENT_FENCE,            /* run gate and fence, then call lease_fenced(); reason is set */
     LEASE_EVENT_DEADLINE,         /* lease_next_deadline() may have come nearer */
 };
@@ -130,7 +138,8 @@ struct lease_place {
     struct lease_inode *inode_entry; /* NULL: free */
     struct lease_range range;
     enum lease_op op; /* 0: a request for a lease */
-    bool parked;      /* else it only keeps others from being granted what the operation has waited for already */
+    enum lease_policy policy;
+    bool parked; /* else it only keeps others from being granted what the operation has waited for already */
 };
 
 struct lease_waiter {
@@ -158,6 +167,9 @@ void lease_table_free(struct lease_table *table); /* NULL is allowed; nothing ma
  * touch it, nor what embeds it. */
 int lease_op_begin(struct lease_table *table, uint64_t inode, struct lease_range range, enum lease_op op,
                    uint64_t now_ns, struct lease_waiter *waiter);
+/* The same for a file with a policy of its own; 0: the table's. */
+int lease_op_begin_under(struct lease_table *table, uint64_t inode, struct lease_range range, enum lease_op op,
+                         enum lease_policy policy, uint64_t now_ns, struct lease_waiter *waiter);
 void lease_op_end(struct lease_table *table, struct lease_waiter *waiter); /* no-op if it was never parked */
 
 /* Interrupted: takes a parked waiter out. true: it was parked, resume will not be called, the caller answers EINTR;
@@ -176,6 +188,8 @@ struct lease_request {
     uint64_t inode;
     struct lease_range range; /* whole blocks, not empty */
     enum lease_mode mode;
+    enum lease_policy file_policy; /* 0: the table's */
+    enum lease_policy policy;      /* the lease's own wish; 0: none */
     bool wait; /* recall conflicting leases and park; else -EBUSY at once without recalling anybody */
 };
 
@@ -194,6 +208,8 @@ struct lease_info {
     uint32_t sequence; /* starts at 1, grows with each change of the lease that the holder is told of */
     uint64_t granted_at_ns, expires_at_ns;
     uint64_t recall_deadline_ns; /* 0: none */
+    enum lease_policy policy;    /* 0: the file's */
+    struct lease_range orphaned; /* from the first to the last byte that the file has elsewhere; empty: none */
     void *exposure;
 };
 
@@ -235,7 +251,7 @@ size_t lease_list(struct lease_table *table, uint64_t inode, struct lease_info *
 
 struct lease_counts {
     size_t leases, granting, active, recalled, fencing, quarantined, waiters;
-    uint64_t granted, returned, recalls, recall_timeouts, expired, revoked; /* since the start */
+    uint64_t granted, returned, recalls, recall_timeouts, expired, revoked, orphaned; /* since the start */
 };
 void lease_counts(struct lease_table *table, struct lease_counts *ret_counts);
 
@@ -244,6 +260,8 @@ int lease_table_check(struct lease_table *table);
 
 const char *lease_mode_name(enum lease_mode mode);
 const char *lease_state_name(enum lease_state state);
+const char *lease_policy_name(enum lease_policy policy);               /* NULL: no policy */
+enum lease_policy lease_policy_named(const char *name, size_t length); /* 0: none is called so */
 const char *lease_end_reason_name(enum lease_end_reason reason);
 
 #endif

@@ -9,7 +9,7 @@ static bool before_fence(const struct lease *lease)
     return lease->state == LEASE_GRANTING || lease->state == LEASE_ACTIVE || lease->state == LEASE_RECALLED;
 }
 
-bool lease_blocks_op(const struct lease *lease, enum lease_op op)
+bool lease_conflicts_op(const struct lease *lease, enum lease_op op)
 {
     if (lease->state == LEASE_QUARANTINED)
         return false;
@@ -19,6 +19,23 @@ bool lease_blocks_op(const struct lease *lease, enum lease_op op)
         return op == LEASE_OP_REPLACE && before_fence(lease);
     /* The bytes stay in the file while a remote writer may still change them: wait for the fence, bounded. */
     return before_fence(lease) || !lease->overrun;
+}
+
+static int leeway(enum lease_policy policy)
+{
+    return policy == LEASE_POLICY_BUSY ? 0 : policy == LEASE_POLICY_RECALL ? 1 : 2;
+}
+
+enum lease_policy lease_policy_between(const struct lease *lease, enum lease_policy policy)
+{
+    return lease->policy && leeway(lease->policy) > leeway(policy) ? lease->policy : policy;
+}
+
+bool lease_blocks_op(const struct lease *lease, enum lease_op op, enum lease_policy policy)
+{
+    /* Of a grant in progress nobody knows yet which blocks it will hold. */
+    return lease_conflicts_op(lease, op) &&
+           (lease_policy_between(lease, policy) != LEASE_POLICY_ORPHAN || lease->state == LEASE_GRANTING);
 }
 
 bool lease_blocks_request(const struct lease *lease, enum lease_mode mode)
@@ -34,7 +51,8 @@ bool lease_blocks_place(const struct lease *lease, const struct lease_place *pla
 {
     if (!range_overlaps(lease->node.range, place->range))
         return false;
-    return place->op ? lease_blocks_op(lease, place->op) : lease_blocks_request(lease, place->waiter->mode);
+    return place->op ? lease_blocks_op(lease, place->op, place->policy)
+                     : lease_blocks_request(lease, place->waiter->mode);
 }
 
 bool waiter_is_parked(const struct lease_waiter *waiter)
@@ -132,7 +150,7 @@ static struct lease_place *place_for(struct lease_table *table, struct lease_wai
 }
 
 int waiter_park(struct lease_table *table, struct lease_waiter *waiter, uint64_t inode, struct lease_range range,
-                enum lease_op op)
+                enum lease_op op, enum lease_policy policy)
 {
     struct lease_inode *entry;
     struct lease_place *place;
@@ -147,6 +165,7 @@ int waiter_park(struct lease_table *table, struct lease_waiter *waiter, uint64_t
     place = place_for(table, waiter, entry, range, op);
     if (!place->inode_entry)
         place_link(table, place, entry);
+    place->policy = policy;
     place->parked = true;
     return -EINPROGRESS;
 }
@@ -163,7 +182,7 @@ bool waiter_ahead(const struct lease_inode *entry, struct lease_range range, enu
     return false;
 }
 
-static bool blocked(const struct lease_table *table, struct lease_inode *entry, const struct lease_place *place)
+static bool blocked(struct lease_inode *entry, const struct lease_place *place)
 {
     const struct lease_waiter *waiter = place->waiter;
     bool waits = false;
@@ -176,7 +195,7 @@ static bool blocked(const struct lease_table *table, struct lease_inode *entry, 
         if (!lease_blocks_place(lease, place))
             continue;
         /* Somebody ahead in the queue got a lease. Nobody is recalled under this policy: ask again, to hear -EBUSY. */
-        if (table->limits.policy == LEASE_POLICY_BUSY && lease->state != LEASE_FENCING)
+        if (lease_policy_between(lease, place->policy) == LEASE_POLICY_BUSY && lease->state != LEASE_FENCING)
             return false;
         waits = true;
     }
@@ -187,9 +206,10 @@ void waiters_wake(struct lease_table *table, struct lease_inode *entry)
 {
     struct lease_place *next;
 
+    (void)table;
     for (struct lease_place *place = entry->places; place; place = next) {
         next = place->next;
-        if (!place->parked || blocked(table, entry, place))
+        if (!place->parked || blocked(entry, place))
             continue;
         place->parked = false; /* still registered: no lease slips in before it has run (I10) */
         place->waiter->resume(place->waiter);

@@ -44,6 +44,16 @@ static bool take_mode(struct request *r, enum need need)
     return found == JSONRPC_FOUND || (found == JSONRPC_ABSENT && need == OPTIONAL);
 }
 
+static bool take_policy(struct request *r)
+{
+    const char *name = NULL;
+    enum jsonrpc_member found = jsonrpc_get_string(r->params, "policy", 16, &name);
+
+    if (found == JSONRPC_FOUND)
+        r->policy = lease_policy_named(name, strlen(name));
+    return found == JSONRPC_ABSENT || r->policy;
+}
+
 static bool take_bool(const struct request *r, const char *name, bool *value)
 {
     return jsonrpc_get_bool(r->params, name, value) != JSONRPC_WRONG;
@@ -63,10 +73,10 @@ static void lease_step(struct request *r)
         if (!take_path(r, "path", OPTIONAL, &r->path) || !take_uint(r, "file", OPTIONAL, &r->file) ||
             (!r->path == !r->file) || !take_mode(r, REQUIRED) || !take_uint(r, "offset", OPTIONAL, &r->offset) ||
             !take_uint(r, "length", OPTIONAL, &r->length) || !take_bool(r, "prepare", &r->prepare) ||
-            !take_bool(r, "wait", &r->wait)) {
+            !take_bool(r, "wait", &r->wait) || !take_policy(r)) {
             invalid(r,
                     "lease {path: absolute, or file: from create; mode: \"read\" or \"write\"; offset, length: bytes; "
-                    "prepare, wait: booleans}");
+                    "prepare, wait: booleans; policy: \"recall\", \"busy\" or \"orphan\"}");
             return;
         }
     }

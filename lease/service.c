@@ -162,6 +162,7 @@ static void post(void *ctx, const struct lease_event *event)
         break;
     case LEASE_EVENT_RECALL:
     case LEASE_EVENT_RECALL_CANCELLED:
+    case LEASE_EVENT_ORPHANED:
         pthread_mutex_lock(&service->lock);
         queue = !grant->notice_queued;
         grant->notice_queued = true;

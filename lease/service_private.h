@@ -104,6 +104,7 @@ struct request {
     const char *path, *destination;        /* borrowed from params */
     uint64_t inode, offset, length, size, file, lease_id;
     enum lease_mode mode;
+    enum lease_policy policy, file_policy;
     mode_t permissions;
     bool pinned, prepare, wait, prepared, flushed;
 };
@@ -124,11 +125,12 @@ struct grant {
     uint32_t sequence; /* at its end */
     struct work fence;
     struct mail notice;
-    bool notice_queued;              /* service.lock */
-    bool announced;                  /* service.lock: its answer is in the mail, so that news of it may follow */
-    struct mail *early, **early_end; /* service.lock: news from before that */
-    bool told_recall;                /* control thread: what the holder was told last */
-    struct pending_return *returns;  /* service.lock */
+    bool notice_queued;               /* service.lock */
+    bool announced;                   /* service.lock: its answer is in the mail, so that news of it may follow */
+    struct mail *early, **early_end;  /* service.lock: news from before that */
+    struct lease_range told_orphaned; /* control thread: what the holder was told last */
+    bool told_recall;                 /* control thread: what the holder was told last */
+    struct pending_return *returns;   /* service.lock */
     UT_hash_handle hh;
 };
 

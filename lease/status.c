@@ -30,6 +30,12 @@ static json_t *lease_json(const struct lease_info *info, uint64_t now_ns)
                             json_integer(info->recall_deadline_ns > now_ns
                                              ? (json_int_t)((info->recall_deadline_ns - now_ns) / 1000000)
                                              : 0));
+    if (json && info->policy)
+        json_object_set_new(json, "policy", json_string(lease_policy_name(info->policy)));
+    if (json && info->orphaned.length) {
+        json_object_set_new(json, "orphaned_offset", json_integer((json_int_t)info->orphaned.offset));
+        json_object_set_new(json, "orphaned_length", json_integer((json_int_t)info->orphaned.length));
+    }
     return json;
 }
 
@@ -54,10 +60,11 @@ static json_t *counters_json(struct lease_table *table)
     struct lease_counts n;
 
     lease_counts(table, &n);
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "leases", (json_int_t)n.leases, "waiters",
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "leases", (json_int_t)n.leases, "waiters",
                      (json_int_t)n.waiters, "quarantined", (json_int_t)n.quarantined, "granted", (json_int_t)n.granted,
                      "returned", (json_int_t)n.returned, "recalls", (json_int_t)n.recalls, "recall_timeouts",
-                     (json_int_t)n.recall_timeouts, "expired", (json_int_t)n.expired, "revoked", (json_int_t)n.revoked);
+                     (json_int_t)n.recall_timeouts, "expired", (json_int_t)n.expired, "revoked", (json_int_t)n.revoked,
+                     "orphaned", (json_int_t)n.orphaned);
 }
 
 /* The list of sessions is the control thread's: it finishes the answer. */
@@ -91,8 +98,8 @@ void status_step(struct request *request)
     json_t *status = json_pack("{s:s, s:I, s:I, s:s, s:o, s:o, s:o}", "server", LEASEFS_VERSION, "boot_epoch",
                                (json_int_t)c->boot_epoch, "uptime_ms",
                                (json_int_t)((service_now_ns() - service->started_at_ns) / 1000000), "policy",
-                               c->limits.policy == LEASE_POLICY_BUSY ? "busy" : "recall", "pool", pool_json(c),
-                               "leases", leases_json(service->table), "counters", counters_json(service->table));
+                               lease_policy_name(c->limits.policy), "pool", pool_json(c), "leases",
+                               leases_json(service->table), "counters", counters_json(service->table));
 
     if (!m || !status) {
         free(m);

@@ -30,6 +30,7 @@
 /* Notifications, server to client. */
 #define LEASEFS_NOTIFY_RECALL           "recall"           /* give this lease back before its deadline */
 #define LEASEFS_NOTIFY_RECALL_CANCELLED "recall_cancelled" /* nobody waits any more: keep it */
+#define LEASEFS_NOTIFY_ORPHANED         "orphaned"         /* the file has other bytes there now; the lease goes on */
 #define LEASEFS_NOTIFY_REVOKED          "revoked"          /* remote access is gone; the lease has ended */
 
 /* Limits. The server refuses more with an error and goes on. */

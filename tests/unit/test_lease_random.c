@@ -87,6 +87,8 @@ static bool lease_conflicts(const struct lease_info *lease, const struct questio
 
     if (lease->inode != q->inode || !range_overlaps(lease->range, q->range) || lease->state == LEASE_QUARANTINED)
         return false;
+    if (q->op && w.policy == LEASE_POLICY_ORPHAN && lease->state != LEASE_GRANTING)
+        return false;
     switch (q->op) {
     case LEASE_OP_DROP:
         return usable;
@@ -179,7 +181,7 @@ static void check_world(void)
 static void post(void *ctx, const struct lease_event *event)
 {
     (void)ctx;
-    MUST(event->kind != LEASE_EVENT_RECALL || w.policy == LEASE_POLICY_RECALL, "a recall under policy busy");
+    MUST(event->kind != LEASE_EVENT_RECALL || w.policy != LEASE_POLICY_BUSY, "a recall under policy busy");
     if (event->kind != LEASE_EVENT_FENCE)
         return;
     MUST(event->lease_id < MAX_IDS && w.n_fencing < MAX_LEASES * 4, "the test's own limits");
@@ -433,11 +435,18 @@ static void random_operations_keep_to_the_rules_under_policy_busy(void **state)
     run_policy(LEASE_POLICY_BUSY);
 }
 
+static void random_operations_keep_to_the_rules_under_policy_orphan(void **state)
+{
+    (void)state;
+    run_policy(LEASE_POLICY_ORPHAN);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_operations_keep_to_the_rules_under_policy_recall),
         cmocka_unit_test(random_operations_keep_to_the_rules_under_policy_busy),
+        cmocka_unit_test(random_operations_keep_to_the_rules_under_policy_orphan),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

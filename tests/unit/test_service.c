@@ -286,6 +286,27 @@ static void a_revocation_that_meets_a_grant_is_told_after_the_grant(void **state
     client_hang_up(&client);
 }
 
+static void a_lease_that_wishes_so_is_orphaned_and_told_where(void **state)
+{
+    struct client holder;
+    struct local local = {0};
+    json_t *notice;
+    int64_t lease;
+
+    (void)state;
+    client_open(&holder);
+    lease = client_result(&holder, "lease", "{\"path\":\"/a\",\"mode\":\"read\",\"policy\":\"orphan\"}", "lease");
+    assert_int_equal(local_write(&local, 1), 0);
+    notice = client_notice(&holder, "orphaned", lease);
+    assert_int_equal(json_integer_value(member(notice, "params", "sequence")), 2);
+    assert_int_equal(json_integer_value(member(notice, "params", "offset")), 0);
+    assert_int_equal(json_integer_value(member(notice, "params", "length")), BLOCK);
+    json_decref(notice);
+    assert_int_equal(local_write(&local, 1), 0); /* no news: the next message is the answer */
+    client_return(&holder, lease);
+    client_hang_up(&holder);
+}
+
 static void an_administrator_revokes_any_lease(void **state)
 {
     struct client holder, admin;
@@ -439,6 +460,7 @@ int main(void)
         cmocka_unit_test(a_silent_holder_is_revoked_at_the_deadline_and_told_so),
         STORY(a_recall_that_meets_a_grant_is_told_after_the_grant),
         STORY(a_revocation_that_meets_a_grant_is_told_after_the_grant),
+        STORY(a_lease_that_wishes_so_is_orphaned_and_told_where),
         STORY(an_administrator_revokes_any_lease),
         STORY(without_a_proven_fence_the_blocks_stay_held_and_the_file_counts_as_written),
         STORY(whoever_waits_and_dies_lets_the_holder_keep_its_lease),

@@ -117,6 +117,8 @@ static void parameters_of_wrong_kinds_are_refused(void **state)
         "{\"path\":\"/a\",\"mode\":\"read\",\"offset\":\"0\"}",
         "{\"path\":\"/a\",\"mode\":\"read\",\"wait\":1}",
         "{\"path\":\"/a\",\"mode\":\"read\",\"prepare\":null}",
+        "{\"path\":\"/a\",\"mode\":\"read\",\"policy\":\"anarchy\"}",
+        "{\"path\":\"/a\",\"mode\":\"read\",\"policy\":1}",
     };
     struct client client;
 
