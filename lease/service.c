@@ -13,8 +13,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "lease/service_private.h"
 #include "lease/lock_order.h"
+#include "lease/service_private.h"
 
 #define GRANT_WORKERS 4
 #define FENCE_WORKERS 4

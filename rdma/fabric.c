@@ -5,12 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lease/lock_order.h"
 #include "rdma/connection.h"
 #include "rdma/device.h"
 #include "rdma/faults.h"
 #include "rdma/internal.h"
 #include "rdma/sync.h"
-#include "lease/lock_order.h"
 
 #define LISTEN_BACKLOG 128
 #define STOP_NS        (5 * NS_PER_S)

@@ -6,8 +6,8 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
-#include "rdma/sync.h"
 #include "lease/lock_order.h"
+#include "rdma/sync.h"
 
 #define HELPERS_MAX 64
 

@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "rdma/sync.h"
 #include "lease/lock_order.h"
+#include "rdma/sync.h"
 
 static const struct revoke_mechanism *find_mechanism(const struct revoke_mechanism *table, size_t n_table,
                                                      const char *name, size_t length)

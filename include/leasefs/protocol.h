@@ -34,11 +34,11 @@
 #define LEASEFS_NOTIFY_REVOKED          "revoked"          /* remote access is gone; the lease has ended */
 
 /* Limits. The server refuses more with an error and goes on. */
-#define LEASEFS_MAX_MESSAGE      (64u * 1024) /* bytes of one line, including LF */
-#define LEASEFS_MAX_PATH         4095u        /* bytes of a path, without the terminating 0 */
-#define LEASEFS_MAX_SESSIONS     1024u
-#define LEASEFS_MAX_SESSION_LEASES 4096u      /* default; leases of one session */
-#define LEASEFS_BLOCK_SIZE       4096u        /* bytes; leases are rounded out to whole blocks */
+#define LEASEFS_MAX_MESSAGE        (64u * 1024) /* bytes of one line, including LF */
+#define LEASEFS_MAX_PATH           4095u        /* bytes of a path, without the terminating 0 */
+#define LEASEFS_MAX_SESSIONS       1024u
+#define LEASEFS_MAX_SESSION_LEASES 4096u /* default; leases of one session */
+#define LEASEFS_BLOCK_SIZE         4096u /* bytes; leases are rounded out to whole blocks */
 
 /* JSON-RPC error codes: the standard's own, and one for everything the server itself refuses. error.data then holds
  * "errno" (a symbolic name such as "EBUSY"), "reason" (a word, below), "remedy" (a sentence), and where a byte range
@@ -60,7 +60,7 @@
 #define LEASEFS_REASON_RECALL     "recall"     /* a recall of an overlapping lease is pending (invariant I10) */
 #define LEASEFS_REASON_PERMISSION "permission"
 #define LEASEFS_REASON_LIMIT      "limit"
-#define LEASEFS_REASON_NO_DEVICE  "no-device"  /* the server has no RDMA device */
+#define LEASEFS_REASON_NO_DEVICE  "no-device" /* the server has no RDMA device */
 
 /*
  * RDMA connection: private data of the connection request (rdma_cm gives RoCE and InfiniBand 56 bytes of it).

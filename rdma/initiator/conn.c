@@ -8,9 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lease/lock_order.h"
 #include "rdma/initiator/clock.h"
 #include "rdma/initiator/error.h"
-#include "lease/lock_order.h"
 
 #define SPIN_NS          (50 * NS_PER_US)   /* a 4 KiB read takes a few us: worth more than a sleep */
 #define FLUSH_TIMEOUT_NS (5000 * NS_PER_MS) /* from breaking to destroying a queue pair that does not flush */

@@ -9,8 +9,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "rdma/initiator/error.h"
 #include "lease/lock_order.h"
+#include "rdma/initiator/error.h"
 
 struct buffer {
     struct buffer *next;

@@ -10,9 +10,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "lease/lock_order.h"
 #include "rdma/initiator/clock.h"
 #include "rdma/initiator/error.h"
-#include "lease/lock_order.h"
 #include <leasefs/protocol.h>
 
 struct rpc {

@@ -11,11 +11,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "lease/lock_order.h"
 #include "rdma/initiator/clock.h"
 #include "rdma/initiator/conn.h"
 #include "rdma/initiator/device.h"
 #include "rdma/initiator/error.h"
-#include "lease/lock_order.h"
 #include <leasefs/protocol.h>
 
 #define DEFAULT_DEPTH 16

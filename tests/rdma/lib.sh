@@ -65,6 +65,7 @@ ask() {
     peer_answer
 }
 peer_end() {
+    # shellcheck disable=SC1083,SC2093  # closes a descriptor by its variable
     exec {peer[1]}>&-
     wait "$peer_PID" || true
 }

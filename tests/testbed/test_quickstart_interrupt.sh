@@ -39,7 +39,7 @@ fi
 pid=
 guest=$(sed -n "s/^testbed: guest '\([^']*\)' is ready.*/\1/p" "$dir/log")
 [[ -n $guest ]] || fail "which guest was it?"
-if "$top/tests/testbed/testbed" list | grep -q "^$guest[[:space:]]"; then
+if "$top/tests/testbed/testbed" list | grep -q "^${guest}[[:space:]]"; then
     fail "the guest $guest is left"
 fi
 [[ -z $(ls -A "$TMPDIR") ]] || fail "files are left: $(ls -A "$TMPDIR")"
