@@ -5,8 +5,9 @@
 #include "rdma/initiator/error.h"
 #include "rdma/initiator/session.h"
 
-/* How often a transfer is repeated when the connection broke under it, which another lease's revocation does too. */
-#define MAX_ATTEMPTS 4
+/* How often a transfer is repeated when the connection broke under it. Whoever touches another, revoked lease of the
+ * session breaks it for all, and one long transfer may see many of them go. */
+#define MAX_ATTEMPTS 32
 
 static int attempt(struct leasefs_lease *lease, struct conn_transfer *transfer)
 {
