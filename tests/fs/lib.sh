@@ -60,6 +60,7 @@ clean_up()
 {
     status=$?
     trap - EXIT
+    [ -z "${at_exit:-}" ] || eval "$at_exit" || true
     cd / # whoever stands in the mount, and stops the daemon to look at it, stops for good
     if [ $status -ne 0 ] && [ $status -ne 77 ]; then
         show_daemon >&2
