@@ -122,16 +122,17 @@ int fs_readdir(struct fs *fs, uint64_t ino, uint64_t cookie, bool with_attr, str
 int fs_getattr(struct fs *fs, uint64_t ino, struct stat *ret_attr);
 int fs_statx(struct fs *fs, uint64_t ino, struct stat *ret_attr, struct timespec *ret_birth);
 
-#define FS_SET_MODE      (1u << 0)
-#define FS_SET_UID       (1u << 1)
-#define FS_SET_GID       (1u << 2)
-#define FS_SET_SIZE      (1u << 3)
-#define FS_SET_ATIME     (1u << 4)
-#define FS_SET_MTIME     (1u << 5)
-#define FS_SET_CTIME     (1u << 6)
-#define FS_SET_ATIME_NOW (1u << 7)
-#define FS_SET_MTIME_NOW (1u << 8)
-#define FS_SET_KILL_PRIV (1u << 9) /* by someone who may not keep set-user-id */
+#define FS_SET_MODE       (1u << 0)
+#define FS_SET_UID        (1u << 1)
+#define FS_SET_GID        (1u << 2)
+#define FS_SET_SIZE       (1u << 3)
+#define FS_SET_ATIME      (1u << 4)
+#define FS_SET_MTIME      (1u << 5)
+#define FS_SET_CTIME      (1u << 6)
+#define FS_SET_ATIME_NOW  (1u << 7)
+#define FS_SET_MTIME_NOW  (1u << 8)
+#define FS_SET_TIMES_KEPT (1u << 10) /* by the caller, who says "now" in figures */
+#define FS_SET_KILL_PRIV  (1u << 9)  /* by someone who may not keep set-user-id */
 int fs_setattr(struct fs *fs, uint64_t ino, const struct stat *attr, unsigned what, struct lease_waiter *waiter,
                struct stat *ret_attr);
 

@@ -216,11 +216,13 @@ static void set_times(struct fs_inode *inode, const struct stat *attr, unsigned 
  * now. */
 static int check_kept(const struct fs_inode *inode, unsigned what)
 {
-    unsigned allowed = FS_SET_KILL_PRIV | FS_SET_CTIME;
+    unsigned allowed = FS_SET_KILL_PRIV | FS_SET_CTIME | FS_SET_TIMES_KEPT;
 
     if (!inode_kept(inode))
         return 0;
     if (!inode_immutable(inode)) {
+        if (what & FS_SET_TIMES_KEPT)
+            allowed |= FS_SET_ATIME | FS_SET_MTIME;
         if (what & FS_SET_ATIME_NOW)
             allowed |= FS_SET_ATIME | FS_SET_ATIME_NOW;
         if (what & FS_SET_MTIME_NOW)

@@ -149,7 +149,7 @@ static void reply_setattr(struct change *c, int64_t result)
     if (result < 0)
         fuse_reply_err(c->req, (int)-result);
     else
-        fuse_reply_attr(c->req, &c->attr, CACHE_SECONDS);
+        fuse_reply_attr(c->req, &c->attr, server_of(c->req)->cache_seconds);
 }
 
 static unsigned what_to_set(int to_set)
@@ -177,11 +177,11 @@ static unsigned what_to_set(int to_set)
     return what;
 }
 
-/* A change of the size by someone who may not keep set-user-id. Or nothing: Linux's chown(-1, -1), which drops it, too.
- */
+/* A change of the size by someone who may not keep set-user-id. Or of nothing, or ctime alone (writeback): that is
+ * Linux's chown(-1, -1), which drops it, too. */
 static unsigned what_to_kill(fuse_req_t req, unsigned what)
 {
-    return what == 0 || ((what & FS_SET_SIZE) && must_kill_priv(req)) ? FS_SET_KILL_PRIV : 0;
+    return (what & ~FS_SET_CTIME) == 0 || ((what & FS_SET_SIZE) && must_kill_priv(req)) ? FS_SET_KILL_PRIV : 0;
 }
 
 void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
@@ -192,7 +192,7 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, s
         .reply = reply_setattr,
         .ino = ino,
         .attr = *attr,
-        .flags = what | what_to_kill(req, what),
+        .flags = what | what_to_kill(req, what) | (server_of(req)->config.writeback ? FS_SET_TIMES_KEPT : 0),
     };
 
     (void)fi;

@@ -15,7 +15,15 @@ void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     if (err)
         fuse_reply_err(req, -err);
     else
-        fuse_reply_attr(req, &attr, CACHE_SECONDS);
+        fuse_reply_attr(req, &attr, server_of(req)->cache_seconds);
+}
+
+void cache_file(fuse_req_t req, struct fuse_file_info *fi, bool direct)
+{
+    direct = direct || server_of(req)->config.cache == FUSE_CACHE_NONE;
+    fi->direct_io = direct;
+    fi->keep_cache = !direct;
+    fuse_wire_parallel_writes();
 }
 
 /* The kernel's pages stay valid from open to open: whoever changes bytes behind its back tells it (fuse_notify.h).
@@ -29,9 +37,7 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         fuse_reply_err(req, -err);
         return;
     }
-    fi->direct_io = direct;
-    fi->keep_cache = !direct;
-    fuse_wire_parallel_writes();
+    cache_file(req, fi, direct);
     fuse_reply_open(req, fi);
 }
 
@@ -69,6 +75,10 @@ void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse
     int64_t result = off < 0 ? -ENXIO : fs_seek(fs_of(req), ino, (uint64_t)off, whence);
 
     (void)fi;
+    /* Linux does not write its dirty pages before it asks, so they would be holes. Not asked again, it takes all for
+     * data. */
+    if (server_of(req)->config.writeback)
+        result = -ENOSYS;
     if (result < 0)
         fuse_reply_err(req, (int)-result);
     else

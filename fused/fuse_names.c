@@ -6,14 +6,14 @@
 
 #include "fused/fuse_private.h"
 
-void entry_to_fuse(const struct fs_entry *entry, struct fuse_entry_param *param)
+void entry_to_fuse(fuse_req_t req, const struct fs_entry *entry, struct fuse_entry_param *param)
 {
     *param = (struct fuse_entry_param){
         .ino = entry->ino,
         .generation = entry->generation,
         .attr = entry->attr,
-        .attr_timeout = CACHE_SECONDS,
-        .entry_timeout = CACHE_SECONDS,
+        .attr_timeout = server_of(req)->cache_seconds,
+        .entry_timeout = server_of(req)->cache_seconds,
     };
 }
 
@@ -26,7 +26,7 @@ void reply_entry(fuse_req_t req, int err, const struct fs_entry *entry)
         fuse_reply_err(req, -err);
         return;
     }
-    entry_to_fuse(entry, &param);
+    entry_to_fuse(req, entry, &param);
     if (fuse_reply_entry(req, &param))
         fs_forget(fs, entry->ino, 1);
 }
@@ -109,9 +109,8 @@ static void reply_created(fuse_req_t req, int err, const struct fs_entry *entry,
         fuse_reply_err(req, -err);
         return;
     }
-    entry_to_fuse(entry, &param);
-    fi->keep_cache = 1;
-    fuse_wire_parallel_writes();
+    entry_to_fuse(req, entry, &param);
+    cache_file(req, fi, false);
     if (fuse_reply_create(req, &param, fi))
         fs_forget(fs, entry->ino, 1);
 }
@@ -164,7 +163,7 @@ static bool listing_add(struct listing *list, const struct fs_dir_entry *entry)
     size_t need;
 
     if (list->plus) {
-        entry_to_fuse(&entry->entry, &param);
+        entry_to_fuse(list->req, &entry->entry, &param);
         if (is_dots(entry))
             param.ino = 0; /* no look-up, says the protocol */
         need = fuse_add_direntry_plus(list->req, at, room, entry->name, &param, (off_t)entry->cookie);

@@ -8,17 +8,18 @@
 #include <fuse_lowlevel.h>
 
 #include "fused/fs.h"
+#include "fused/fuse_server.h"
 #include "fused/fuse_wire.h"
 #include "fused/park.h"
-
-/* How long the kernel trusts attributes and names. It is the only client but for leases, whose commits tell it. */
-#define CACHE_SECONDS 1.0
 
 struct fuse_server {
     struct fs *fs;
     struct park *park;
     struct fuse_session *session;
     struct fuse_wire wire;
+    struct fuse_server_config config;
+    /* How long the kernel trusts attributes and names. It is the only client but for leases, whose commits tell it. */
+    double cache_seconds;
     int ready_fd, ended_fd; /* eventfds */
     unsigned max_threads;
     bool looping;
@@ -50,7 +51,10 @@ static inline void reply_result(fuse_req_t req, int64_t result)
 
 /* Replies with the entry (its lookup count goes back if the kernel did not take it), or the error. */
 void reply_entry(fuse_req_t req, int err, const struct fs_entry *entry);
-void entry_to_fuse(const struct fs_entry *entry, struct fuse_entry_param *param);
+void entry_to_fuse(fuse_req_t req, const struct fs_entry *entry, struct fuse_entry_param *param);
+
+/* How a file that was just opened is read and written: past the kernel's cache or through it. */
+void cache_file(fuse_req_t req, struct fuse_file_info *fi, bool direct);
 
 /* fuse_change.c: requests that may have to wait for a lease. */
 void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi);

@@ -35,7 +35,7 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
     /* Copies from and to the pool beat splicing. */
     want(conn, FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE, false);
     /* All I/O of local programs shall come to the front door when it is done, not later. */
-    want(conn, FUSE_CAP_WRITEBACK_CACHE, false);
+    want(conn, FUSE_CAP_WRITEBACK_CACHE, server->config.writeback);
     /* The kernel is the only client, and is told about remote commits: it need not drop its pages for each new mtime.
      */
     want(conn, FUSE_CAP_AUTO_INVAL_DATA, false);
@@ -99,7 +99,20 @@ static unsigned thread_limit(void)
     return threads > MAX_THREADS ? MAX_THREADS : threads;
 }
 
-int fuse_server_new(struct fs *fs, struct park *park, struct fuse_args *args, struct fuse_server **ret_server)
+static double seconds_of(enum fuse_cache cache)
+{
+    switch (cache) {
+    case FUSE_CACHE_NONE:
+        return 0;
+    case FUSE_CACHE_ALWAYS:
+        return 24 * 60 * 60;
+    default:
+        return 1;
+    }
+}
+
+int fuse_server_new(struct fs *fs, struct park *park, const struct fuse_server_config *config, struct fuse_args *args,
+                    struct fuse_server **ret_server)
 {
     struct fuse_server *server = calloc(1, sizeof(*server));
     int err = -ENOMEM;
@@ -108,6 +121,9 @@ int fuse_server_new(struct fs *fs, struct park *park, struct fuse_args *args, st
         return -ENOMEM;
     server->fs = fs;
     server->park = park;
+    server->config = *config;
+    server->cache_seconds = seconds_of(config->cache);
+    server->wire.cache_seconds = (uint64_t)server->cache_seconds;
     server->max_threads = thread_limit();
     server->ready_fd = eventfd(0, EFD_CLOEXEC);
     server->ended_fd = eventfd(0, EFD_CLOEXEC);

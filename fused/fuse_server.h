@@ -19,9 +19,20 @@ struct fuse_args;
 struct fuse_session;
 struct fuse_server;
 
+/* How far the kernel may trust what it has read. NONE: not at all; all I/O is direct. AUTO: pages until it is told,
+ * attributes and names for a second. ALWAYS: everything until it is told. `writeback`: it may also keep what is
+ * written, and is right about sizes and times then: not for files that anybody else changes, as leases do. */
+enum fuse_cache { FUSE_CACHE_AUTO, FUSE_CACHE_NONE, FUSE_CACHE_ALWAYS };
+
+struct fuse_server_config {
+    enum fuse_cache cache;
+    bool writeback;
+};
+
 /* args: FUSE's and libfuse's options (fuse_opt.h). On failure libfuse has said on stderr what it did not like.
  * -EINVAL, -ENOMEM. */
-int fuse_server_new(struct fs *fs, struct park *park, struct fuse_args *args, struct fuse_server **ret_server);
+int fuse_server_new(struct fs *fs, struct park *park, const struct fuse_server_config *config, struct fuse_args *args,
+                    struct fuse_server **ret_server);
 struct fuse_session *fuse_server_session(struct fuse_server *server);
 int fuse_server_ready_fd(const struct fuse_server *server);
 int fuse_server_ended_fd(const struct fuse_server *server);

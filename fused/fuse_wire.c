@@ -232,7 +232,7 @@ static struct sx sx_of(const struct stat *attr, struct timespec birth)
     };
 }
 
-size_t fuse_wire_statx(struct fs *fs, const void *request, void *reply, size_t room)
+size_t fuse_wire_statx(const struct fuse_wire *wire, struct fs *fs, const void *request, void *reply, size_t room)
 {
     const struct fuse_in_header *header = request;
     struct statx_reply *out = reply;
@@ -246,7 +246,7 @@ size_t fuse_wire_statx(struct fs *fs, const void *request, void *reply, size_t r
     out->header.error = fs_statx(fs, header->nodeid, &attr, &birth);
     out->header.len = out->header.error ? sizeof(out->header) : sizeof(*out);
     if (!out->header.error) {
-        out->attr_valid = (uint64_t)CACHE_SECONDS;
+        out->attr_valid = wire->cache_seconds;
         out->stat = sx_of(&attr, birth);
     }
     return out->header.len;
@@ -257,7 +257,7 @@ size_t fuse_wire_statx(struct fs *fs, const void *request, void *reply, size_t r
 static void answer_statx(struct fuse_server *server, int fd, const void *request)
 {
     struct statx_reply reply;
-    size_t size = fuse_wire_statx(server->fs, request, &reply, sizeof(reply));
+    size_t size = fuse_wire_statx(&server->wire, server->fs, request, &reply, sizeof(reply));
 
     (void)!write(fd, &reply, size); /* ENOENT: interrupted */
 }

@@ -47,13 +47,14 @@ void fuse_wire_parallel_writes(void);
 struct fuse_wire {
     _Atomic uint64_t init_unique; /* of the INIT request; 0: none yet */
     _Atomic uint64_t offered;     /* the kernel's capabilities */
+    uint64_t cache_seconds;       /* of what STATX tells */
 };
 
 /* A request of `size` bytes was read: notes and translates. true: it is to be answered by fuse_wire_statx(). */
 bool fuse_wire_request(struct fuse_wire *wire, void *request, size_t size);
 
 /* The answer to a STATX request (header and all): its bytes; 0: no room. */
-size_t fuse_wire_statx(struct fs *fs, const void *request, void *reply, size_t room);
+size_t fuse_wire_statx(const struct fuse_wire *wire, struct fs *fs, const void *request, void *reply, size_t room);
 
 /* A reply is about to be written. */
 void fuse_wire_reply(struct fuse_wire *wire, const struct iovec *iov, int count);

@@ -167,7 +167,8 @@ static int start_mount(struct daemon *d)
         .inval_inode_later = fuse_notify_inode_later,
         .ctx = d->notifier,
     };
-    int err = fuse_server_new(d->fs, d->park, &d->options->fuse, &d->server);
+    struct fuse_server_config config = {.cache = d->options->cache, .writeback = d->options->writeback};
+    int err = fuse_server_new(d->fs, d->park, &config, &d->options->fuse, &d->server);
 
     if (err)
         return err;

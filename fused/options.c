@@ -25,10 +25,10 @@ enum { KEY_HELP = 1, KEY_VERSION, KEY_FOREGROUND, KEY_DEBUG, KEY_READ_ONLY, KEY_
 /* What fuse_opt fills in; turned into struct options when all is read. */
 struct raw {
     struct options *options;
-    char *pool, *control, *policy, *recall_timeout, *lease_time, *device, *port, *revoke;
+    char *pool, *control, *policy, *recall_timeout, *lease_time, *device, *port, *revoke, *cache;
     char *operands[2]; /* [SOURCE] MOUNTPOINT: mount(8) gives a source */
     int n_operands;
-    int huge_pages;
+    int huge_pages, writeback;
     bool fsname, subtype;
 };
 
@@ -47,6 +47,8 @@ static const struct fuse_opt specs[] = {
     RAW("device=%s", device),
     RAW("port=%s", port),
     RAW("revoke=%s", revoke),
+    RAW("cache=%s", cache),
+    RAW("writeback", writeback),
     FUSE_OPT_KEY("-h", KEY_HELP),
     FUSE_OPT_KEY("--help", KEY_HELP),
     FUSE_OPT_KEY("-V", KEY_VERSION),
@@ -230,6 +232,26 @@ static int read_device(struct raw *raw, struct options *options)
     return 0;
 }
 
+static int read_cache(const struct raw *raw, struct options *options)
+{
+    const char *text = raw->cache ? raw->cache : "auto";
+
+    if (strcmp(text, "auto") == 0)
+        options->cache = FUSE_CACHE_AUTO;
+    else if (strcmp(text, "none") == 0)
+        options->cache = FUSE_CACHE_NONE;
+    else if (strcmp(text, "always") == 0)
+        options->cache = FUSE_CACHE_ALWAYS;
+    else
+        return complain("cache=%s: it can be auto, none or always", text);
+    options->writeback = raw->writeback;
+    if (options->writeback && options->cache == FUSE_CACHE_NONE)
+        return complain("writeback needs a cache, so it does not go with cache=none");
+    if (options->writeback && !options->no_device)
+        return complain("writeback goes with device=none only: Linux would not see sizes that remote writers change");
+    return 0;
+}
+
 /* The daemon leaves its working directory. */
 static char *absolute(const char *path)
 {
@@ -296,6 +318,8 @@ static int interpret(struct raw *raw, struct options *options)
     if (!err)
         err = read_device(raw, options);
     if (!err)
+        err = read_cache(raw, options);
+    if (!err)
         err = read_control(raw->control, options);
     return err;
 }
@@ -310,6 +334,7 @@ static void raw_free(struct raw *raw)
     free(raw->device);
     free(raw->port);
     free(raw->revoke);
+    free(raw->cache);
     free(raw->operands[0]);
     free(raw->operands[1]);
 }
@@ -415,6 +440,10 @@ void options_print_help(void)
           "  -o device=DEVICE        RDMA device by name or address; none: no RDMA (default: the first that works)\n"
           "  -o port=PORT            for RDMA connections (default: any)\n"
           "  -o revoke=LIST          how remote access is taken away, in this order (default: auto)\n"
+          "  -o cache=auto|none|always\n"
+          "                          what the kernel keeps: pages, and attributes for a second (default); nothing;\n"
+          "                          everything\n"
+          "  -o writeback            it also keeps what is written, for a while; only with device=none\n"
           "  -o ro, allow_other, ... as for every FUSE filesystem\n"
           "\n"
           "A TIME is 500ms, 30s or 5min. Manual: leasefs(8).\n",

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "fused/fuse_server.h"
 #include "lease/lease_table.h"
 
 struct options {
@@ -22,6 +23,8 @@ struct options {
     char *revoke;     /* NULL: auto */
     enum lease_policy policy;
     uint64_t recall_timeout_ns, lease_time_ns;
+    enum fuse_cache cache;
+    bool writeback; /* only with no_device */
     bool read_only, noatime, foreground, show_help, show_version;
     struct fuse_args fuse; /* for libfuse, with the program's name first */
 };

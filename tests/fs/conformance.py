@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Tries a table of rules on a directory: conformance.py TABLE DIRECTORY KIND
+"""Tries a table of rules on a directory: conformance.py TABLE DIRECTORY KINDS
 
 A line is      SOURCE | COMMANDS | RESULT        '#' starts a comment. The result is the last command's (commands.py), and
 any of some if " or " is between them. Commands are separated by ';'; each rule starts in an empty directory that all
-may write to. "KIND:" before a source restricts the rule to filesystems of that kind.
+may write to. "KIND:" before a source restricts the rule to filesystems of that kind, "-KIND:" to others. A filesystem may
+be of several: leasefs,writeback.
 """
 import os, sys
 from commands import Commands, in_child, remove
@@ -15,7 +16,7 @@ def last_result(commands):
 
 
 def main():
-    table, directory, kind = sys.argv[1:4]
+    table, directory, kinds = sys.argv[1:4]
     failed = tried = 0
     for number, line in enumerate(open(table), 1):
         line = line.split("#")[0].strip()
@@ -24,7 +25,7 @@ def main():
         source, commands, expected = (part.strip() for part in line.split("|"))
         if ":" in source:
             only, source = source.split(":", 1)
-            if only != kind:
+            if (only.lstrip("-") in kinds.split(",")) == only.startswith("-"):
                 continue
         place = os.path.join(directory, f"rule{number}")
         os.mkdir(place)
@@ -35,7 +36,7 @@ def main():
             failed += 1
             print(f"{table}:{number}: {source}: {commands}\n    expected {expected}, got {got}")
         remove(place)
-    print(f"{tried} rules, {failed} broken on {kind}")
+    print(f"{tried} rules, {failed} broken on {kinds}")
     sys.exit(failed > 0)
 
 

@@ -100,11 +100,11 @@ is_mounted()
     grep -q " $mnt fuse" /proc/self/mounts
 }
 
-# mount_fs OPTIONS: waits until it is there.
+# mount_fs OPTIONS: waits until it is there. LEASEFS_TEST_OPTIONS adds options to every mount.
 mount_fs()
 {
     local i
-    "$LEASEFS" -f -o "device=${device:-none},control=$control${1:+,$1}" "$mnt" 2>"$log" &
+    "$LEASEFS" -f -o "device=${device:-none},control=$control${1:+,$1}${LEASEFS_TEST_OPTIONS:+,$LEASEFS_TEST_OPTIONS}" "$mnt" 2>"$log" &
     daemon=$!
     for ((i = 0; i < 200; i++)); do
         [ "$(stat -f -c %t "$mnt" 2>/dev/null)" = $fuse_magic ] && return

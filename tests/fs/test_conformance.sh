@@ -6,7 +6,7 @@
 here=$(cd "$(dirname "$0")" && pwd)
 mount_fs pool=64M,allow_other,dev,suid
 chmod 755 "$dir"
-python3 "$here/conformance.py" "$here/conformance.table" "$mnt" leasefs
+python3 "$here/conformance.py" "$here/conformance.table" "$mnt" "leasefs,${LEASEFS_TEST_OPTIONS:-}"
 unmount_fs
 
 mount_fs pool=16M,noatime

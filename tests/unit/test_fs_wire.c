@@ -193,6 +193,7 @@ static void statx_is_answered_with_the_time_of_birth(void **state)
 {
     struct fixture *f = *state;
     uint64_t ino = make_file(f, "a", 5000);
+    struct fuse_wire wire = {.cache_seconds = 9};
     struct request request = request_of(OP_STATX, "", 0);
     struct timespec birth;
     struct stat attr;
@@ -204,17 +205,18 @@ static void statx_is_answered_with_the_time_of_birth(void **state)
 
     request.header.nodeid = ino;
     assert_int_equal(fs_statx(f->fs, ino, &attr, &birth), 0);
-    assert_int_equal(fuse_wire_statx(f->fs, &request, &reply, sizeof(reply)), sizeof(reply));
+    assert_int_equal(fuse_wire_statx(&wire, f->fs, &request, &reply, sizeof(reply)), sizeof(reply));
     assert_int_equal(reply.header.unique, UNIQUE);
     assert_int_equal(reply.header.error, 0);
     /* struct statx lies behind the header and 32 bytes more. */
+    assert_int_equal(reply.words[2], 9);
     assert_int_equal(reply.words[6 + 4], ino);
     assert_int_equal(reply.words[6 + 5], 5000);
     assert_int_equal(reply.words[6 + 10], birth.tv_sec);
     request.header.nodeid = 999;
-    assert_int_equal(fuse_wire_statx(f->fs, &request, &reply, sizeof(reply)), sizeof(reply.header));
+    assert_int_equal(fuse_wire_statx(&wire, f->fs, &request, &reply, sizeof(reply)), sizeof(reply.header));
     assert_int_equal(reply.header.error, -ESTALE);
-    assert_int_equal(fuse_wire_statx(f->fs, &request, &reply, sizeof(reply) - 1), 0);
+    assert_int_equal(fuse_wire_statx(&wire, f->fs, &request, &reply, sizeof(reply) - 1), 0);
 }
 
 int main(void)
