@@ -182,7 +182,8 @@ int64_t fs_write(struct fs *fs, uint64_t ino, uint64_t offset, const void *bytes
 
 /* mode: 0, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE|KEEP_SIZE, FALLOC_FL_ZERO_RANGE[|KEEP_SIZE]; else -EOPNOTSUPP
  * (collapse, insert, unshare: Linux does not send them to a FUSE filesystem). */
-int fs_fallocate(struct fs *fs, uint64_t ino, int mode, uint64_t offset, uint64_t length, struct lease_waiter *waiter);
+int fs_fallocate(struct fs *fs, uint64_t ino, int mode, uint64_t offset, uint64_t length, bool kill_priv,
+                 struct lease_waiter *waiter);
 int64_t fs_seek(struct fs *fs, uint64_t ino, uint64_t offset, int whence); /* SEEK_DATA, SEEK_HOLE */
 
 /* copy_file_range: shares whole blocks where both offsets are congruent, copies the rest. Bytes done, at most

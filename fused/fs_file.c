@@ -181,7 +181,8 @@ static int zero_locked(struct fs *fs, struct fs_inode *inode, uint64_t offset, u
     return err ? err : file_data_zero(inode->data, offset, length, extend);
 }
 
-int fs_fallocate(struct fs *fs, uint64_t ino, int mode, uint64_t offset, uint64_t length, struct lease_waiter *waiter)
+int fs_fallocate(struct fs *fs, uint64_t ino, int mode, uint64_t offset, uint64_t length, bool kill_priv,
+                 struct lease_waiter *waiter)
 {
     bool extend = !(mode & FALLOC_FL_KEEP_SIZE);
     int kind = mode & ~FALLOC_FL_KEEP_SIZE;
@@ -209,7 +210,7 @@ int fs_fallocate(struct fs *fs, uint64_t ino, int mode, uint64_t offset, uint64_
     else
         err = punch_locked(fs, inode, offset, length, waiter);
     if (!err) {
-        killed = inode_kill_priv(inode, true);
+        killed = inode_kill_priv(inode, kill_priv);
         inode_data_changed(inode);
     }
     inode_unlock(inode);

@@ -177,11 +177,16 @@ static unsigned what_to_set(int to_set)
     return what;
 }
 
-/* A change of the size by someone who may not keep set-user-id. Or of nothing, or ctime alone (writeback): that is
- * Linux's chown(-1, -1), which drops it, too. */
-static unsigned what_to_kill(fuse_req_t req, unsigned what)
+/* Nothing is asked for, or ctime alone (writeback): Linux's chown(-1, -1) by root or the owner, which drops
+ * set-user-id. From others it announces a change of bytes, which will see to that. */
+static bool is_empty_chown(fuse_req_t req, fuse_ino_t ino, unsigned what)
 {
-    return (what & ~FS_SET_CTIME) == 0 || ((what & FS_SET_SIZE) && must_kill_priv(req)) ? FS_SET_KILL_PRIV : 0;
+    uid_t uid = fuse_req_ctx(req)->uid;
+    struct stat attr;
+
+    if (what & ~FS_SET_CTIME)
+        return false;
+    return uid == 0 || (fs_getattr(fs_of(req), ino, &attr) == 0 && attr.st_uid == uid);
 }
 
 void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
@@ -192,8 +197,13 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, s
         .reply = reply_setattr,
         .ino = ino,
         .attr = *attr,
-        .flags = what | what_to_kill(req, what) | (server_of(req)->config.writeback ? FS_SET_TIMES_KEPT : 0),
+        .flags = what,
     };
+
+    if (server_of(req)->config.writeback)
+        c.flags |= FS_SET_TIMES_KEPT;
+    if (is_empty_chown(req, ino, what) || ((what & FS_SET_SIZE) && must_kill_priv(req)))
+        c.flags |= FS_SET_KILL_PRIV;
 
     (void)fi;
     change_start(req, &c);
@@ -260,7 +270,7 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
 
 static int64_t run_fallocate(struct change *c, struct lease_waiter *waiter)
 {
-    return fs_fallocate(fs_of(c->req), c->ino, c->mode, c->offset, c->length, waiter);
+    return fs_fallocate(fs_of(c->req), c->ino, c->mode, c->offset, c->length, c->kill_priv, waiter);
 }
 
 void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *fi)
@@ -272,6 +282,7 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t 
         .mode = mode,
         .offset = (uint64_t)offset,
         .length = (uint64_t)length,
+        .kill_priv = must_kill_priv(req),
     };
 
     (void)fi;

@@ -24,6 +24,11 @@ fail()
     exit 1
 }
 
+# In a mount namespace of its own: others that are made meanwhile would keep copies of our mounts, and the daemon with them.
+if [ -z "${LEASEFS_TEST_NAMESPACE:-}" ] && [ "$(id -u)" = 0 ] && unshare --mount true 2>/dev/null; then
+    LEASEFS_TEST_NAMESPACE=1 exec unshare --mount --propagation private "$0" "$@"
+fi
+
 # What the others need.
 : "${LEASEFS:=leasefs}"
 command -v "$LEASEFS" >/dev/null || skip "no leasefs program: set LEASEFS"
@@ -117,9 +122,14 @@ mount_fs()
 # Unmounts and checks that the daemon ends well, with nothing to complain of.
 unmount_fs()
 {
-    local pid=$daemon
-    fusermount3 -u "$mnt"
-    wait_gone "$pid" 100 || fail "the daemon runs on after the unmount"
+    local i pid=$daemon
+    # The kernel lets go of closed files a little later.
+    for ((i = 0; i < 50; i++)); do
+        ! fusermount3 -u -q "$mnt" || break
+        sleep 0.1
+    done
+    ! is_mounted || fusermount3 -u "$mnt"
+    wait_gone "$pid" 300 || fail "the daemon runs on after the unmount; mounted in: $(grep -l " $mnt " /proc/[0-9]*/mounts)"
     daemon=
     wait "$pid" || fail "the daemon's exit code is $?"
     if grep -E 'internal error|ERROR: |WARNING: |runtime error' "$log"; then

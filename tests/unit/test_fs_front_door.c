@@ -86,12 +86,12 @@ static void growing_a_file_waits_for_the_lease_on_its_last_block(void **state)
     assert_true(lease_waiter_cancel(f->table, &op.waiter, NOW));
     assert_int_equal(resize(f, ino, 5 * BLOCK, &op), -EINPROGRESS);
     assert_true(lease_waiter_cancel(f->table, &op.waiter, NOW));
-    assert_int_equal(fs_fallocate(f->fs, ino, 0, 0, 5 * BLOCK, &op.waiter), -EINPROGRESS);
+    assert_int_equal(fs_fallocate(f->fs, ino, 0, 0, 5 * BLOCK, false, &op.waiter), -EINPROGRESS);
     assert_true(lease_waiter_cancel(f->table, &op.waiter, NOW));
-    assert_int_equal(fs_fallocate(f->fs, ino, FALLOC_FL_ZERO_RANGE, 4 * BLOCK, BLOCK, &op.waiter), -EINPROGRESS);
+    assert_int_equal(fs_fallocate(f->fs, ino, FALLOC_FL_ZERO_RANGE, 4 * BLOCK, BLOCK, false, &op.waiter), -EINPROGRESS);
     assert_true(lease_waiter_cancel(f->table, &op.waiter, NOW));
     assert_int_equal(stat_of(f, ino).st_size, BLOCK + 100);
-    assert_int_equal(fs_fallocate(f->fs, ino, FALLOC_FL_KEEP_SIZE, 0, 5 * BLOCK, &op.waiter), 0);
+    assert_int_equal(fs_fallocate(f->fs, ino, FALLOC_FL_KEEP_SIZE, 0, 5 * BLOCK, false, &op.waiter), 0);
     end_lease(f, &lease);
 }
 
@@ -135,12 +135,12 @@ static void punching_and_zeroing_wait_for_leases_on_their_blocks(void **state)
     struct parked_op op = PARKED_OP;
     int punch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
 
-    assert_int_equal(fs_fallocate(f->fs, ino, punch, 2 * BLOCK, BLOCK, &op.waiter), 0);
-    assert_int_equal(fs_fallocate(f->fs, ino, FALLOC_FL_ZERO_RANGE, 3 * BLOCK, BLOCK, &op.waiter), 0);
+    assert_int_equal(fs_fallocate(f->fs, ino, punch, 2 * BLOCK, BLOCK, false, &op.waiter), 0);
+    assert_int_equal(fs_fallocate(f->fs, ino, FALLOC_FL_ZERO_RANGE, 3 * BLOCK, BLOCK, false, &op.waiter), 0);
     assert_int_equal(f->recalls, 0);
-    assert_int_equal(fs_fallocate(f->fs, ino, punch, 0, BLOCK + 1, &op.waiter), -EINPROGRESS);
+    assert_int_equal(fs_fallocate(f->fs, ino, punch, 0, BLOCK + 1, false, &op.waiter), -EINPROGRESS);
     assert_true(lease_waiter_cancel(f->table, &op.waiter, NOW));
-    assert_int_equal(fs_fallocate(f->fs, ino, FALLOC_FL_ZERO_RANGE, BLOCK + 7, 1, &op.waiter), -EINPROGRESS);
+    assert_int_equal(fs_fallocate(f->fs, ino, FALLOC_FL_ZERO_RANGE, BLOCK + 7, 1, false, &op.waiter), -EINPROGRESS);
     assert_true(lease_waiter_cancel(f->table, &op.waiter, NOW));
     assert_int_equal(byte_at(f, ino, BLOCK), 'a');
     end_lease(f, &lease);

@@ -193,7 +193,7 @@ static void a_hold_is_refused_with_the_reason_and_the_range(void **state)
     assert_int_equal(problem.kind, LAYOUT_HOLE);
     assert_int_equal(problem.range.offset, BLOCK);
     assert_int_equal(problem.range.length, BLOCK);
-    assert_int_equal(fs_fallocate(f->fs, ino, 0, 0, 3 * BLOCK, NULL), 0);
+    assert_int_equal(fs_fallocate(f->fs, ino, 0, 0, 3 * BLOCK, false, NULL), 0);
     assert_int_equal(try_hold(f, ino, 0, 3 * BLOCK, LEASE_READ, &problem), -EPERM);
     assert_int_equal(problem.kind, LAYOUT_UNWRITTEN);
     assert_int_equal(fs_copy(f->fs, ino, 0, clone, 0, BLOCK, false, NULL), BLOCK);
