@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
+# Labels: crash
 # Ends: of the holder, of the daemon, of the fence. Nothing hangs, nothing is lost.
 # shellcheck source=tests/fs/lease_lib.sh
 . "$(dirname "$0")/lease_lib.sh"

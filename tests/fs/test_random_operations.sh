@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
+# Labels: model
 # Random operations on three files against a model in memory: writes, buffered, direct and mapped; truncates, holes,
 # copies between the files. LEASEFS_TEST_SEED repeats a run, LEASEFS_TEST_STEPS makes it longer.
 . "$(dirname "$0")/lib.sh"

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
+# Labels: crash
 # Every way a mount ends, in bounded time.
 . "$(dirname "$0")/lib.sh"
 

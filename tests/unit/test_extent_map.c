@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Labels: model */
 /* The map of a file's extents, tried against an array with an entry a block. */
 #include <errno.h>
 #include <setjmp.h>

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Labels: model */
 /* Files' bytes under random operations, against the model of file_model.h: with space to spare, short of space, and
  * with a malloc() that fails now and then. */
 #include "fused/file_data_private.h"

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Labels: security */
 /* Access control lists as values, and what those who come by the control socket get of them (I9). */
 #include <errno.h>
 #include <linux/posix_acl.h>

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Labels: model */
 /*
  * The lease table against brute force. Random leases, operations (some on two files), returns, renewals, interrupts,
  * ends of sessions, fences with and without proof, and steps of time; after each one everything there is is compared

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Labels: model */
 /* The interval tree against a flat array: random inserts, removes and searches. */
 #include <setjmp.h>
 #include <stdarg.h>

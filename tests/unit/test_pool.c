@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Labels: model */
 /* The pool: who refers to which block, and which blocks are found for a file. */
 #include <errno.h>
 #include <setjmp.h>

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Labels: security */
 /* What clients must not be able to do to the control service, and what the start must not do to others' files. */
 #include "service_fixture.h"
 
