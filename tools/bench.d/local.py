@@ -207,9 +207,11 @@ def main():
     parser.add_argument("--metadata", required=True)
     parser.add_argument("--peers", required=True, help="the folder with libfuse's examples")
     parser.add_argument("--dir", default="/dev/shm", help="a directory on tmpfs")
+    parser.add_argument("--passes", type=int)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     extent = QUICK if options.quick else FULL
+    extent = extent._replace(passes=options.passes or extent.passes)
     samples = Samples("local")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     need_memory(extent, options.dir)

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt  # noqa: E402  pylint: disable=wrong-import-posi
 
 COLOURS = {"leasefs": "#c0392b", "passthrough_ll": "#7f8c8d", "passthrough_fh": "#bdc3c7", "nfs": "#7f8c8d",
            "tmpfs": "#2c3e50", "verbs": "#2c3e50"}
-REFERENCE = {"local": "tmpfs"}
+REFERENCE = {"local": "tmpfs", "rdma": "verbs"}
 
 
 def median(series):
@@ -49,4 +49,5 @@ def draw(document, path):
     figure, axes = plt.subplots(figsize=(8, 0.8 + 0.3 * max(len(metrics), 4)), layout="constrained")
     draw_bars(axes, document, metrics, reference)
     axes.set_title(f"tools/bench {document['bench']}: kernel {document['kernel']}, {document['cpus']} CPUs", fontsize=10)
-    figure.savefig(path, format="png", dpi=90)
+    figure.savefig(path, format="png", dpi=90,
+                   metadata={"Software": None, "Copyright": "SPDX-License-Identifier: BSD-2-Clause"})

@@ -31,11 +31,8 @@ def best_of(subjects, names):
 
 
 def ratio_of(ours, reference):
-    """The median of the passes' own ratios: what disturbs one pass disturbs both sides of it."""
-    pairs = list(zip(ours["passes"], reference["passes"]))
-    if len(ours["passes"]) != len(reference["passes"]) or not pairs or not all(other for _, other in pairs):
-        return None
-    return statistics.median(one / other for one, other in pairs)
+    """Of the medians: what disturbs single passes, of either side, does not show."""
+    return median(ours) / median(reference) if median(reference) else None
 
 
 def judge(metrics, target, metric):
@@ -65,6 +62,8 @@ def judge_all(document):
     """A pattern that fits no metric gives a row too: what was not measured was not met."""
     metrics, rows = document["metrics"], []
     for target in targets.TARGETS[document["bench"]]:
+        if target.metric.startswith(tuple(document.get("absent", []))):
+            continue
         names = fnmatch.filter(metrics, target.metric)
         if target.against == "smallest":
             names = [name for name in names if int(name.rpartition(".")[2]) == max(targets.sizes_of(metrics, name))]
@@ -114,7 +113,7 @@ def summary_of(document):
     lines = [f"{document['bench']}: kernel {document['kernel']}, {document['cpus']} CPUs, {document['started']}; "
              f"medians; {len(rows) - missed} of {len(rows)} targets met"]
     lines += [f"not measured: {what}: {reason}" for what, reason in document["skipped"].items()]
-    return "\n".join(lines + document["notes"])
+    return "\n".join(lines)
 
 
 def main():

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 
+STARTED = time.monotonic()
+
 
 def percentile(samples, percent):
     """Of a non-empty list; the nearest rank."""
@@ -21,19 +23,25 @@ class Samples:
     def __init__(self, bench):
         self.document = {"bench": bench, "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                          "kernel": platform.release(), "cpus": os.cpu_count(), "metrics": {}, "skipped": {},
-                         "notes": []}
+                         "absent": []}
 
     def add(self, metric, subject, unit, figure):
         series = self.document["metrics"].setdefault(metric, {}).setdefault(subject, {"unit": unit, "passes": []})
         series["passes"].append(round(figure, 4))
 
-    def add_latencies(self, metric, subject, microseconds):
-        """A list of microseconds as two metrics: its median and its 99th percentile."""
-        self.add(f"{metric}.p50", subject, "us", statistics.median(microseconds))
-        self.add(f"{metric}.p99", subject, "us", percentile(microseconds, 99))
+    def add_latencies(self, metric, subject, microseconds, size=None):
+        """A list of microseconds as two metrics: its median and its 99th percentile. The size ends their names."""
+        end = f".{size}" if size else ""
+        self.add(f"{metric}.p50{end}", subject, "us", statistics.median(microseconds))
+        self.add(f"{metric}.p99{end}", subject, "us", percentile(microseconds, 99))
 
     def skip(self, metric, reason):
         self.document["skipped"][metric] = reason
+
+    def absent(self, metric, reason):
+        """Like skip, but leasefs is not to blame: no target speaks of these metrics here."""
+        self.skip(metric, reason)
+        self.document["absent"].append(metric)
 
 
 def rotated(items, by):
@@ -43,13 +51,16 @@ def rotated(items, by):
 
 
 def say(text):
-    print(text, file=sys.stderr, flush=True)
+    print(f"[{time.monotonic() - STARTED:.0f} s] {text}", file=sys.stderr, flush=True)
 
 
-def output_of(command, timeout=300, **more):
+def output_of(command, timeout=300):
     """What the command prints. Its standard error is shown when it fails."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout, text=True,
-                          check=False, **more)
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              timeout=timeout, text=True, check=False)
+    except subprocess.TimeoutExpired as expired:
+        raise RuntimeError(f"{' '.join(map(str, command))}: no end after {timeout} s") from expired
     if done.returncode:
         raise RuntimeError(f"{' '.join(map(str, command))}: exit code {done.returncode}\n{done.stderr[-2000:]}")
     return done.stdout

@@ -28,4 +28,18 @@ TARGETS = {
         Target("grown.*", "smallest", "<=", 2),
         Target("memory.per_file", "absolute", "<=", 1024),
     ],
+    "rdma": [
+        Target("bandwidth.*", "verbs", ">=", 0.97),
+        Target("bandwidth.*", "nfs", ">=", 1),
+        Target("latency.read.4K.*", "verbs", "<=", 1.05),
+        Target("latency.read.4K.*", "nfs", "<=", 0.1),
+        Target("server_cpu.*", "nfs", "<=", 0.1),
+        Target("grant.*.p50.*", "verbs", "<=", 1.3),
+        Target("grant.odp.p50.*", "smallest", "<=", 2),
+        Target("revoke.*", "verbs", "<=", 1.5),
+        # Flat in size, but for noise.
+        Target("revoke.rereg.p50.*", "smallest", "<=", 2),
+        Target("revoke.mw.p50.*", "smallest", "<=", 2),
+        Target("revoke.odp.p50.*", "smallest", "<=", 2),
+    ],
 }

@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/* What perftest's ib_read_bw and its kin measure, through libleasefs; and how long leases take. Used by tools/bench.
+ *
+ * Prints one JSON object: either "bytes" and "seconds", or lists of microseconds. */
+
+#include <argp.h>
+#include <err.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <jansson.h>
+#include <leasefs/leasefs.h>
+
+struct settings {
+    const char *measure, *control, *path, *mechanism;
+    bool write;
+    uint64_t size; /* bytes of one work request, or of a lease */
+    uint64_t bytes;
+    unsigned depth, count;
+};
+
+struct peer {
+    const struct settings *settings;
+    struct leasefs_session *session;
+    struct leasefs_lease *lease;
+    struct leasefs_layout layout;
+    void *buffer;
+};
+
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static void must(int status, const char *what)
+{
+    if (status)
+        errx(1, "%s: %s", what, leasefs_error());
+}
+
+static double *samples_new(unsigned count)
+{
+    double *samples = calloc(count, sizeof(*samples));
+
+    if (!samples)
+        err(1, "memory");
+    return samples;
+}
+
+static void print_samples(const char *name, const double *samples, unsigned count, bool last)
+{
+    printf("\"%s\": [", name);
+    for (unsigned i = 0; i < count; i++)
+        printf("%s%.3f", i ? ", " : "", samples[i]);
+    printf("]%s", last ? "" : ", ");
+}
+
+static struct leasefs_session *open_session(const struct settings *settings)
+{
+    const struct leasefs_session_options options = {
+        .control = settings->control,
+        .depth = settings->depth,
+        .chunk = settings->size < (1u << 30) ? settings->size : 0,
+    };
+    struct leasefs_session *session;
+
+    must(leasefs_session_open(&options, &session), "session");
+    return session;
+}
+
+static struct leasefs_lease *open_lease(struct leasefs_session *session, const struct settings *settings,
+                                        uint64_t length)
+{
+    const struct leasefs_lease_options options = {
+        .mode = settings->write ? LEASEFS_WRITE : LEASEFS_READ,
+        .length = length,
+    };
+    struct leasefs_lease *lease;
+
+    must(leasefs_lease_open(session, settings->path, &options, &lease), "lease");
+    return lease;
+}
+
+static void peer_open(struct peer *peer, const struct settings *settings, uint64_t buffer_size)
+{
+    peer->settings = settings;
+    peer->session = open_session(settings);
+    peer->lease = open_lease(peer->session, settings, 0);
+    leasefs_lease_layout(peer->lease, &peer->layout);
+    if (!buffer_size)
+        buffer_size = peer->layout.length;
+    must(leasefs_buffer_new(peer->session, buffer_size, &peer->buffer), "buffer");
+    memset(peer->buffer, 0x5a, buffer_size);
+}
+
+static void peer_close(struct peer *peer)
+{
+    leasefs_buffer_free(peer->session, peer->buffer);
+    must(leasefs_lease_return(peer->lease), "return");
+    leasefs_session_close(peer->session);
+}
+
+static void transfer(struct peer *peer, uint64_t length, uint64_t offset)
+{
+    if (peer->settings->write)
+        must(leasefs_write(peer->lease, peer->buffer, length, offset), "write");
+    else
+        must(leasefs_read(peer->lease, peer->buffer, length, offset), "read");
+}
+
+/* ---- measures ---- */
+
+/* Work requests of `size` bytes, `depth` of them in flight, over the whole file until `bytes` are moved. */
+static void measure_bandwidth(const struct settings *settings)
+{
+    struct peer peer;
+    uint64_t started, moved = 0;
+
+    peer_open(&peer, settings, 0);
+    transfer(&peer, settings->size, 0);
+    started = now_ns();
+    while (moved < settings->bytes) {
+        uint64_t left = settings->bytes - moved;
+        uint64_t length = left < peer.layout.length ? left : peer.layout.length;
+
+        transfer(&peer, length, peer.layout.offset);
+        moved += length;
+    }
+    printf("{\"bytes\": %llu, \"seconds\": %.6f}\n", (unsigned long long)moved, (double)(now_ns() - started) / 1e9);
+    peer_close(&peer);
+}
+
+static uint64_t next_random(uint64_t *state)
+{
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    return *state;
+}
+
+/* One request at a time, at random places. */
+static void measure_latency(const struct settings *settings)
+{
+    double *samples = samples_new(settings->count);
+    uint64_t random = 88172645463325252u;
+    struct peer peer;
+
+    peer_open(&peer, settings, settings->size);
+    for (unsigned i = 0; i < settings->count; i++) {
+        uint64_t offset = next_random(&random) % (peer.layout.length / settings->size) * settings->size;
+        uint64_t started = now_ns();
+
+        transfer(&peer, settings->size, offset);
+        samples[i] = (double)(now_ns() - started) / 1e3;
+    }
+    putchar('{');
+    print_samples("latency_us", samples, settings->count, true);
+    puts("}");
+    free(samples);
+    peer_close(&peer);
+}
+
+/* A lease of the first `size` bytes, a byte read through it, given back; again and again over one connection. */
+static void measure_grant(const struct settings *settings)
+{
+    double *grant = samples_new(settings->count), *first_byte = samples_new(settings->count);
+    double *back = samples_new(settings->count);
+    struct peer peer;
+
+    peer_open(&peer, settings, 4096);
+    must(leasefs_lease_return(peer.lease), "return");
+    for (unsigned i = 0; i < settings->count; i++) {
+        uint64_t started = now_ns(), granted, ended;
+
+        peer.lease = open_lease(peer.session, settings, settings->size);
+        granted = now_ns();
+        transfer(&peer, 1, 0);
+        first_byte[i] = (double)(now_ns() - started) / 1e3;
+        grant[i] = (double)(granted - started) / 1e3;
+        ended = now_ns();
+        must(leasefs_lease_return(peer.lease), "return");
+        back[i] = (double)(now_ns() - ended) / 1e3;
+    }
+    putchar('{');
+    print_samples("grant_us", grant, settings->count, false);
+    print_samples("first_byte_us", first_byte, settings->count, false);
+    print_samples("return_us", back, settings->count, true);
+    puts("}");
+    leasefs_buffer_free(peer.session, peer.buffer);
+    leasefs_session_close(peer.session);
+    free(grant);
+    free(first_byte);
+    free(back);
+}
+
+/* What the server has spent on a mechanism so far, by its own clock. */
+struct spent {
+    json_int_t count, total_us;
+};
+
+static struct spent spent_on(struct leasefs_session *session, const char *mechanism)
+{
+    struct spent spent;
+    char *text = NULL;
+    json_t *status;
+
+    must(leasefs_call(session, "status", NULL, &text), "status");
+    status = json_loads(text, 0, NULL);
+    if (json_unpack(status, "{s:{s:{s:{s:I, s:I}}}}", "fabric", "revocations", mechanism, "count", &spent.count,
+                    "total_us", &spent.total_us))
+        errx(77, "the server has no mechanism %s", mechanism);
+    json_decref(status);
+    free(text);
+    return spent;
+}
+
+static void revoke_one(struct leasefs_session *administrator, struct leasefs_lease *lease)
+{
+    struct leasefs_layout layout;
+    char *result = NULL, parameters[64];
+
+    leasefs_lease_layout(lease, &layout);
+    snprintf(parameters, sizeof(parameters), "{\"lease\": %llu}", (unsigned long long)layout.lease_id);
+    must(leasefs_call(administrator, "revoke", parameters, &result), "revoke");
+    free(result);
+}
+
+/* The server's administrator takes leases of `size` bytes away; the time is what the mechanism took, with all that the
+ * server does around the verb. */
+static void measure_revoke(const struct settings *settings)
+{
+    double *samples = samples_new(settings->count);
+    struct leasefs_session *holder = open_session(settings), *administrator = open_session(settings);
+
+    for (unsigned i = 0; i < settings->count; i++) {
+        struct leasefs_lease *lease = open_lease(holder, settings, settings->size);
+        struct spent before = spent_on(administrator, settings->mechanism), after;
+
+        revoke_one(administrator, lease);
+        do
+            after = spent_on(administrator, settings->mechanism);
+        while (after.count == before.count);
+        samples[i] = (double)(after.total_us - before.total_us);
+        if (!leasefs_lease_return(lease))
+            errx(1, "the revoked lease was still there");
+    }
+    putchar('{');
+    print_samples("revoke_us", samples, settings->count, true);
+    puts("}");
+    leasefs_session_close(administrator);
+    leasefs_session_close(holder);
+    free(samples);
+}
+
+static const struct measure {
+    const char *name;
+    void (*run)(const struct settings *settings);
+} measures[] = {
+    {"bandwidth", measure_bandwidth},
+    {"latency", measure_latency},
+    {"grant", measure_grant},
+    {"revoke", measure_revoke},
+};
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+    struct settings *settings = state->input;
+
+    switch (key) {
+    case 'c':
+        settings->control = arg;
+        return 0;
+    case 's':
+        settings->size = strtoull(arg, NULL, 10);
+        return 0;
+    case 'b':
+        settings->bytes = strtoull(arg, NULL, 10);
+        return 0;
+    case 'd':
+        settings->depth = (unsigned)strtoul(arg, NULL, 10);
+        return 0;
+    case 'n':
+        settings->count = (unsigned)strtoul(arg, NULL, 10);
+        return 0;
+    case 'm':
+        settings->mechanism = arg;
+        return 0;
+    case 'w':
+        settings->write = true;
+        return 0;
+    case ARGP_KEY_ARG:
+        *(state->arg_num ? &settings->path : &settings->measure) = arg;
+        return 0;
+    case ARGP_KEY_END:
+        if (!settings->path || !settings->size || !settings->count)
+            argp_error(state, "a measure, a path, a size and a count are needed");
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+int main(int argc, char **argv)
+{
+    static const struct argp_option options[] = {
+        {"control", 'c', "SOCKET", 0, "The server's control socket", 0},
+        {"size", 's', "BYTES", 0, "Bytes of a work request, or of a lease (4096)", 0},
+        {"bytes", 'b', "BYTES", 0, "Bytes to move (64 MiB)", 0},
+        {"depth", 'd', "N", 0, "Work requests in flight (16)", 0},
+        {"count", 'n', "N", 0, "Repetitions (100)", 0},
+        {"mechanism", 'm', "NAME", 0, "Of revocation, to be measured (dereg)", 0},
+        {"write", 'w', NULL, 0, "Write instead of read; leases are write leases", 0},
+        {0},
+    };
+    static const struct argp argp = {.options = options,
+                                     .parser = parse,
+                                     .args_doc = "bandwidth|latency|grant|revoke PATH",
+                                     .doc = "Measures libleasefs against a mounted leasefs."};
+    struct settings settings = {.size = 4096, .bytes = 64u << 20, .depth = 16, .count = 100, .mechanism = "dereg"};
+
+    argp_parse(&argp, argc, argv, 0, NULL, &settings);
+    for (size_t i = 0; i < sizeof(measures) / sizeof(*measures); i++) {
+        if (!strcmp(measures[i].name, settings.measure)) {
+            measures[i].run(&settings);
+            return 0;
+        }
+    }
+    errx(2, "no such measure: %s", settings.measure);
+}

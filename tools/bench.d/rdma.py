@@ -1,0 +1,317 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""Measures libleasefs against bare verbs and NFS over RDMA, both ends on this machine; prints the samples as JSON."""
+
+import argparse
+import collections
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+
+from samples import Samples, output_of, rotated, say
+
+MIB, GIB = 1 << 20, 1 << 30
+DEPTH = 16
+PORT = 18515
+# bytes: of one bandwidth measurement. sizes: of leases. rounds: leases of each size a pass.
+Extent = collections.namedtuple("Extent", "passes file bytes latencies runtime pool sizes rounds")
+FULL = Extent(5, 16 * MIB, 32 * MIB, 600, "2s", "1216M", (4096, 256 << 10, 16 * MIB, 256 * MIB, GIB), 12)
+QUICK = Extent(1, 4 * MIB, 4 * MIB, 50, "300ms", "96M", (4096, 16 * MIB), 3)
+MECHANISMS = ("rereg", "mw", "odp", "dereg")
+
+
+def cpu_seconds(threads):
+    """Of these directories below /proc."""
+    total = 0
+    for thread in threads:
+        with contextlib.suppress(FileNotFoundError), open(f"{thread}/schedstat", encoding="ascii") as file:
+            total += int(file.read().split()[0])
+    return total / 1e9
+
+
+class Leasefs:
+    """A mounted leasefs with an RDMA device, and the program that measures it."""
+
+    def __init__(self, options, extent, scratch, revoke="auto"):
+        self.mountpoint, self.control, self.options = f"{scratch}/leasefs", f"{scratch}/control", options
+        os.makedirs(self.mountpoint, exist_ok=True)
+        self.daemon = subprocess.Popen(
+            [options.leasefs, "-f", "-o", f"pool={extent.pool},control={self.control},revoke={revoke}",
+             self.mountpoint], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        while not os.path.ismount(self.mountpoint):
+            if self.daemon.poll() is not None:
+                raise RuntimeError(f"leasefs does not mount: {self.daemon.stderr.read()}")
+            time.sleep(0.05)
+
+    def file(self, name, size):
+        fill(f"{self.mountpoint}/{name}", size)
+        return f"/{name}"
+
+    def measure(self, what, path, **settings):
+        words = [f"--{name}" if value is True else f"--{name}={value}" for name, value in settings.items()]
+        return json.loads(output_of([f"{self.options.programs}/leasefs_bench", f"--control={self.control}",
+                                     *words, what, path]))
+
+    def threads(self):
+        return [f"/proc/{self.daemon.pid}/task/{thread}" for thread in os.listdir(f"/proc/{self.daemon.pid}/task")]
+
+    def end(self):
+        subprocess.run(["fusermount3", "-u", self.mountpoint], check=False)
+        try:
+            self.daemon.wait(60)
+        except subprocess.TimeoutExpired:
+            self.daemon.kill()
+            self.daemon.wait()
+
+
+class Nfs:
+    """The same kernel's NFS over RDMA, of a file on tmpfs."""
+
+    def __init__(self, address, scratch):
+        self.exported, self.mountpoint = f"{scratch}/exported", f"{scratch}/nfs"
+        os.makedirs(self.exported)
+        os.makedirs(self.mountpoint)
+        output_of(["mount", "-t", "tmpfs", "tmpfs", self.exported])
+        output_of(["modprobe", "-a", "rpcrdma", "nfsd"])
+        if not os.path.ismount("/proc/fs/nfsd"):
+            output_of(["mount", "-t", "nfsd", "nfsd", "/proc/fs/nfsd"])
+        for setting in ("nfsv4leasetime", "nfsv4gracetime"):  # new opens wait for the grace period's end
+            with contextlib.suppress(OSError), open(f"/proc/fs/nfsd/{setting}", "w", encoding="ascii") as file:
+                file.write("10")
+        output_of(["rpc.mountd", "--no-nfs-version", "3"])
+        output_of(["exportfs", "-o", "rw,no_root_squash,fsid=1,insecure,no_subtree_check", f"*:{self.exported}"])
+        output_of(["rpc.nfsd", "--no-nfs-version", "3", "--rdma=20049", "8"])
+        output_of(["mount", "-t", "nfs", "-o", "vers=4.2,rdma,port=20049", f"{address}:{self.exported}",
+                   self.mountpoint], timeout=90)
+
+    def threads(self):
+        found = []
+        for process in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(FileNotFoundError), open(f"/proc/{process}/comm", encoding="ascii") as file:
+                if file.read().strip() == "nfsd":
+                    found.append(f"/proc/{process}")
+        return found
+
+    def fio(self, name, *words):
+        told = json.loads(output_of(["fio", "--name=job", f"--filename={self.mountpoint}/{name}", "--direct=1",
+                                     "--output-format=json", "--overwrite=1", "--lat_percentiles=1", *words]))
+        return told["jobs"][0]
+
+    def end(self):
+        for command in (["umount", "-f", self.mountpoint], ["rpc.nfsd", "0"], ["exportfs", "-ua"],
+                        ["pkill", "-x", "rpc.mountd"], ["umount", self.exported]):
+            subprocess.run(command, check=False)
+
+
+def fill(path, size):
+    block = os.urandom(MIB)
+    with open(path, "wb", buffering=0) as file:
+        for _ in range(max(size // MIB, 1)):
+            file.write(block[:size])
+
+
+# --- bytes ---
+
+def is_listening(port):
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with open(table, encoding="ascii") as file:
+            for line in list(file)[1:]:
+                if line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A":
+                    return True
+    return False
+
+
+def perftest(options, program, *words):
+    """The figures of the last line that the client prints."""
+    command = [program, "-F", "-p", str(PORT), *(["-d", options.device] if options.device else []), *words]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            deadline = time.monotonic() + 30
+            while not is_listening(PORT):
+                if server.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"{' '.join(command)} does not listen")
+                time.sleep(0.02)
+            printed = output_of([*command, options.address])
+        finally:
+            server.terminate()
+    rows = [line.split() for line in printed.splitlines() if line.strip()[:1].isdigit()]
+    return [float(word) for word in rows[-1]]
+
+
+def per_gib(seconds, count):
+    return seconds * GIB / count
+
+
+class Bandwidth:
+    """One direction and size of request."""
+
+    def __init__(self, write, size):
+        self.direction, self.size = "write" if write else "read", size
+        self.name = f"{self.direction}.{size // MIB}M" if size >= MIB else f"{self.direction}.{size // 1024}K"
+
+    def leasefs(self, samples, options, extent, leasefs):
+        before = cpu_seconds(leasefs.threads())
+        told = leasefs.measure("bandwidth", "/data", size=self.size, depth=DEPTH, bytes=extent.bytes,
+                               **({"write": True} if self.direction == "write" else {}))
+        samples.add(f"bandwidth.{self.name}", "leasefs", "MB/s", told["bytes"] / told["seconds"] / 1e6)
+        samples.add(f"server_cpu.{self.name}", "leasefs", "s/GiB",
+                    per_gib(cpu_seconds(leasefs.threads()) - before, told["bytes"]))
+
+    def verbs(self, samples, options, extent, _):
+        figures = perftest(options, f"ib_{self.direction}_bw", "-s", str(self.size), "-t", str(DEPTH),
+                           "-n", str(max(extent.bytes // self.size, 2 * DEPTH)))
+        samples.add(f"bandwidth.{self.name}", "verbs", "MB/s", figures[3] * MIB / 1e6)
+
+    def nfs(self, samples, options, extent, nfs):
+        before = cpu_seconds(nfs.threads())
+        job = nfs.fio("data", f"--rw={self.direction}", f"--bs={self.size}", f"--size={extent.file}", "--time_based",
+                      f"--runtime={extent.runtime}", "--ioengine=libaio", f"--iodepth={DEPTH}")[self.direction]
+        samples.add(f"bandwidth.{self.name}", "nfs", "MB/s", job["bw_bytes"] / 1e6)
+        samples.add(f"server_cpu.{self.name}", "nfs", "s/GiB",
+                    per_gib(cpu_seconds(nfs.threads()) - before, job["io_bytes"]))
+
+
+class Latency:
+    """4 KiB, one at a time."""
+
+    @staticmethod
+    def leasefs(samples, options, extent, leasefs):
+        told = leasefs.measure("latency", "/data", size=4096, count=extent.latencies)
+        samples.add_latencies("latency.read.4K", "leasefs", told["latency_us"])
+
+    @staticmethod
+    def verbs(samples, options, extent, _):
+        figures = perftest(options, "ib_read_lat", "-s", "4096", "-n", str(extent.latencies))
+        samples.add("latency.read.4K.p50", "verbs", "us", figures[4])
+        samples.add("latency.read.4K.p99", "verbs", "us", figures[7])
+
+    @staticmethod
+    def nfs(samples, options, extent, nfs):
+        job = nfs.fio("data", "--rw=randread", "--bs=4k", f"--size={extent.file}", "--ioengine=psync",
+                      f"--io_size={extent.latencies * 4096}")
+        percentiles = job["read"]["lat_ns"]["percentile"]
+        samples.add("latency.read.4K.p50", "nfs", "us", percentiles["50.000000"] / 1e3)
+        samples.add("latency.read.4K.p99", "nfs", "us", percentiles["99.000000"] / 1e3)
+
+
+def start_nfs(stack, samples, options, scratch):
+    try:
+        nfs = Nfs(options.address, scratch)
+    except (RuntimeError, OSError) as problem:
+        samples.skip("NFS over RDMA", str(problem))
+        return None
+    stack.callback(nfs.end)
+    return nfs
+
+
+def measure_bytes(samples, options, extent, scratch):
+    with contextlib.ExitStack() as stack:
+        subjects = {"leasefs": Leasefs(options, extent, scratch), "verbs": None}
+        stack.callback(subjects["leasefs"].end)
+        subjects["leasefs"].file("data", extent.file)
+        nfs = start_nfs(stack, samples, options, scratch)
+        if nfs:
+            subjects["nfs"] = nfs
+            fill(f"{nfs.mountpoint}/data", extent.file)
+        measures = [Latency()] + [Bandwidth(write, size) for write in (False, True) for size in (65536, MIB)]
+        for turn in range(extent.passes):
+            say(f"bytes: pass {turn + 1} of {extent.passes}")
+            for measure in measures:
+                for name in rotated(list(subjects), turn):
+                    getattr(measure, name)(samples, options, extent, subjects[name])
+
+
+# --- leases ---
+
+def bare(options, mechanism, size, rounds):
+    """None: this device cannot do it."""
+    command = [f"{options.programs}/verbs_bench", f"--size={size}", f"--count={rounds}", mechanism]
+    if options.device:
+        command.append(f"--device={options.device}")
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=300, check=False)
+    if done.returncode == 77:
+        return None
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
+    return json.loads(done.stdout)
+
+
+def known_mechanisms(options, leasefs):
+    told = json.loads(output_of([options.leasectl, "--control", leasefs.control, "probe", "--json"]))
+    return {mechanism["name"]: mechanism for mechanism in told["mechanisms"]}
+
+
+def ladder_of(mechanism):
+    """A gate needs a fence behind it."""
+    return mechanism if mechanism in ("dereg", "odp") else f"{mechanism}\\,dereg"
+
+
+def measure_mechanism(samples, options, extent, scratch, mechanism):
+    with contextlib.ExitStack() as stack:
+        leasefs = Leasefs(options, extent, scratch, ladder_of(mechanism))
+        stack.callback(leasefs.end)
+        leasefs.file("data", extent.sizes[-1])
+        for turn in range(extent.passes):
+            say(f"leases: {mechanism}, pass {turn + 1} of {extent.passes}")
+            for size in rotated(extent.sizes, turn):
+                verbs = bare(options, mechanism, size, extent.rounds)
+                told = leasefs.measure("revoke", "/data", size=size, count=extent.rounds, mechanism=mechanism)
+                for name, subject, taken in (("revoke", "leasefs", told), ("revoke", "verbs", verbs)):
+                    samples.add_latencies(f"{name}.{mechanism}", subject, taken["revoke_us"], size)
+                if mechanism in ("dereg", "odp"):
+                    told = leasefs.measure("grant", "/data", size=size, count=extent.rounds)
+                    style = "pinned" if mechanism == "dereg" else mechanism
+                    samples.add_latencies(f"grant.{style}", "leasefs", told["first_byte_us"], size)
+                    samples.add_latencies(f"grant.{style}", "verbs", verbs["expose_us"], size)
+
+
+def measure_leases(samples, options, extent, scratch):
+    leasefs = Leasefs(options, QUICK, scratch)
+    try:
+        known = known_mechanisms(options, leasefs)
+    finally:
+        leasefs.end()
+    for mechanism in MECHANISMS:
+        if not bare(options, mechanism, 4096, 1):
+            for what in ("revoke", "grant"):
+                samples.absent(f"{what}.{mechanism}.", "the device cannot do it")
+        elif mechanism not in known:
+            samples.skip(f"revoke.{mechanism}", "leasefs has no such mechanism")
+        elif not known[mechanism]["available"]:
+            samples.skip(f"revoke.{mechanism}", "leasefs does not use it on this device")
+        else:
+            measure_mechanism(samples, options, extent, scratch, mechanism)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--leasefs", default="leasefs")
+    parser.add_argument("--leasectl", default="leasectl")
+    parser.add_argument("--programs", default="/usr/local/libexec/leasefs-tests")
+    parser.add_argument("--device", help="RDMA device")
+    parser.add_argument("--address", default="10.99.0.1", help="its address")
+    parser.add_argument("--only", choices=("bytes", "leases"))
+    parser.add_argument("--passes", type=int)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--output", required=True)
+    options = parser.parse_args()
+    extent = QUICK if options.quick else FULL
+    extent = extent._replace(passes=options.passes or extent.passes)
+    samples = Samples("rdma")
+    scratch = tempfile.mkdtemp(prefix="leasefs-bench.")
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+        if options.only != "leases":
+            measure_bytes(samples, options, extent, scratch)
+        if options.only != "bytes":
+            measure_leases(samples, options, extent, scratch)
+    with open(options.output, "w", encoding="utf-8") as file:
+        json.dump(samples.document, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()
