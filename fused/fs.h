@@ -180,8 +180,8 @@ int fs_read(struct fs *fs, uint64_t ino, uint64_t offset, size_t length, bool to
 int64_t fs_write(struct fs *fs, uint64_t ino, uint64_t offset, const void *bytes, size_t length, bool kill_priv,
                  struct lease_waiter *waiter);
 
-/* mode: 0, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE|KEEP_SIZE, FALLOC_FL_ZERO_RANGE[|KEEP_SIZE]; else -EOPNOTSUPP
- * (collapse, insert, unshare: Linux does not send them to a FUSE filesystem). */
+/* Every mode of fallocate(2); collapse and insert in whole blocks. Linux sends a FUSE filesystem allocate, punch and
+ * zero only, and answers EOPNOTSUPP to the others by itself. */
 int fs_fallocate(struct fs *fs, uint64_t ino, int mode, uint64_t offset, uint64_t length, bool kill_priv,
                  struct lease_waiter *waiter);
 int64_t fs_seek(struct fs *fs, uint64_t ino, uint64_t offset, int whence); /* SEEK_DATA, SEEK_HOLE */

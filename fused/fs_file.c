@@ -181,16 +181,81 @@ static int zero_locked(struct fs *fs, struct fs_inode *inode, uint64_t offset, u
     return err ? err : file_data_zero(inode->data, offset, length, extend);
 }
 
+/* Everything from there on moves. */
+static int shift_locked(struct fs *fs, struct fs_inode *inode, int mode, uint64_t offset, uint64_t length,
+                        struct lease_waiter *waiter)
+{
+    uint64_t size = file_data_size(inode->data);
+    int err = 0;
+
+    /* What cannot be done recalls no lease. */
+    if ((offset | length) % POOL_BLOCK_SIZE || offset >= size)
+        err = -EINVAL;
+    else if (mode == FALLOC_FL_COLLAPSE_RANGE && length >= size - offset)
+        err = -EINVAL;
+    if (!err)
+        err = front_door(fs, inode, range_from(offset), LEASE_OP_DROP, waiter);
+    if (err)
+        return err;
+    return mode == FALLOC_FL_COLLAPSE_RANGE ? file_data_collapse(inode->data, offset, length)
+                                            : file_data_insert(inode->data, offset, length);
+}
+
+static int unshare_locked(struct fs *fs, struct fs_inode *inode, uint64_t offset, uint64_t length, bool extend,
+                          struct lease_waiter *waiter)
+{
+    struct lease_range blocks = range_round_out((struct lease_range){offset, length}, POOL_BLOCK_SIZE);
+    int err = 0;
+
+    if (extend && offset + length > file_data_size(inode->data))
+        err = front_door(fs, inode, range_of_slack(inode), LEASE_OP_REPLACE, waiter);
+    if (!err && file_data_prepare_replaces(inode->data, blocks, true))
+        err = front_door(fs, inode, blocks, LEASE_OP_REPLACE, waiter);
+    return err ? err : file_data_unshare(inode->data, offset, length, extend);
+}
+
+static int fallocate_locked(struct fs *fs, struct fs_inode *inode, int mode, uint64_t offset, uint64_t length,
+                            struct lease_waiter *waiter)
+{
+    bool extend = !(mode & FALLOC_FL_KEEP_SIZE);
+
+    if (inode_immutable(inode) || ((mode & ~FALLOC_FL_KEEP_SIZE) && inode_kept(inode)))
+        return -EPERM;
+    switch (mode & ~FALLOC_FL_KEEP_SIZE) {
+    case 0:
+        return allocate_locked(fs, inode, offset, length, extend, waiter);
+    case FALLOC_FL_ZERO_RANGE:
+        return zero_locked(fs, inode, offset, length, extend, waiter);
+    case FALLOC_FL_UNSHARE_RANGE:
+        return unshare_locked(fs, inode, offset, length, extend, waiter);
+    case FALLOC_FL_PUNCH_HOLE:
+        return punch_locked(fs, inode, offset, length, waiter);
+    default:
+        return shift_locked(fs, inode, mode, offset, length, waiter);
+    }
+}
+
+static bool mode_known(int mode)
+{
+    switch (mode & ~FALLOC_FL_KEEP_SIZE) {
+    case 0:
+    case FALLOC_FL_ZERO_RANGE:
+    case FALLOC_FL_UNSHARE_RANGE:
+        return true;
+    default:
+        return mode == (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE) || mode == FALLOC_FL_COLLAPSE_RANGE ||
+               mode == FALLOC_FL_INSERT_RANGE;
+    }
+}
+
 int fs_fallocate(struct fs *fs, uint64_t ino, int mode, uint64_t offset, uint64_t length, bool kill_priv,
                  struct lease_waiter *waiter)
 {
-    bool extend = !(mode & FALLOC_FL_KEEP_SIZE);
-    int kind = mode & ~FALLOC_FL_KEEP_SIZE;
     struct fs_inode *inode;
     bool killed = false;
     int err;
 
-    if (kind != 0 && kind != FALLOC_FL_ZERO_RANGE && mode != (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE))
+    if (!mode_known(mode))
         return -EOPNOTSUPP;
     if (length == 0)
         return -EINVAL;
@@ -201,14 +266,7 @@ int fs_fallocate(struct fs *fs, uint64_t ino, int mode, uint64_t offset, uint64_
     if (err)
         return err == -EISDIR ? err : -ENODEV;
     inode_lock(inode);
-    if (inode_immutable(inode) || (kind != 0 && inode_kept(inode)))
-        err = -EPERM;
-    else if (kind == 0)
-        err = allocate_locked(fs, inode, offset, length, extend, waiter);
-    else if (kind == FALLOC_FL_ZERO_RANGE)
-        err = zero_locked(fs, inode, offset, length, extend, waiter);
-    else
-        err = punch_locked(fs, inode, offset, length, waiter);
+    err = fallocate_locked(fs, inode, mode, offset, length, waiter);
     if (!err) {
         killed = inode_kill_priv(inode, kill_priv);
         inode_data_changed(inode);

@@ -15,6 +15,8 @@
  *   truncate to less                          [block of the new size, end of all files)   DROP
  *   truncate to more, allocate behind EOF     [old size, end of its block)                REPLACE
  *   punch                                     the blocks it touches                       DROP
+ *   collapse, insert                          [offset, end of all files)                  DROP
+ *   unshare, where it replaces blocks         the blocks                                  REPLACE
  *   zero                                      the bytes, and from the old size            REPLACE
  *   copy_file_range, clone: source            the bytes                                   SHARE
  *   copy_file_range: destination              as write                                    REPLACE

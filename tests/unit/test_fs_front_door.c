@@ -146,6 +146,49 @@ static void punching_and_zeroing_wait_for_leases_on_their_blocks(void **state)
     end_lease(f, &lease);
 }
 
+static void collapsing_and_inserting_wait_for_leases_on_what_moves(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t ino = make_file(f, "a", 4 * BLOCK);
+    struct test_lease lease = take_lease(f, ino, LEASE_WRITE, BLOCK, BLOCK);
+    struct parked_op op = PARKED_OP;
+
+    assert_int_equal(fs_fallocate(f->fs, ino, FALLOC_FL_INSERT_RANGE, 2 * BLOCK, BLOCK, false, &op.waiter), 0);
+    assert_int_equal(fs_fallocate(f->fs, ino, FALLOC_FL_COLLAPSE_RANGE, 2 * BLOCK, BLOCK, false, &op.waiter), 0);
+    assert_int_equal(fs_fallocate(f->fs, ino, FALLOC_FL_COLLAPSE_RANGE, 0, 4 * BLOCK, false, &op.waiter), -EINVAL);
+    assert_int_equal(fs_fallocate(f->fs, ino, FALLOC_FL_INSERT_RANGE, 1, BLOCK, false, &op.waiter), -EINVAL);
+    assert_int_equal(f->recalls, 0);
+    assert_int_equal(fs_fallocate(f->fs, ino, FALLOC_FL_COLLAPSE_RANGE, 0, BLOCK, false, &op.waiter), -EINPROGRESS);
+    assert_true(lease_waiter_cancel(f->table, &op.waiter, NOW));
+    assert_int_equal(fs_fallocate(f->fs, ino, FALLOC_FL_INSERT_RANGE, BLOCK, BLOCK, false, &op.waiter), -EINPROGRESS);
+    assert_int_equal(stat_of(f, ino).st_size, 4 * BLOCK);
+    end_lease(f, &lease);
+    assert_int_equal(fs_fallocate(f->fs, ino, FALLOC_FL_INSERT_RANGE, BLOCK, BLOCK, false, &op.waiter), 0);
+    done(f, &op);
+    assert_int_equal(stat_of(f, ino).st_size, 5 * BLOCK);
+    assert_int_equal(byte_at(f, ino, BLOCK), 0);
+}
+
+static void unsharing_waits_only_where_it_replaces_blocks(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t ino = make_file(f, "a", 4 * BLOCK), clone = make_file(f, "b", 0);
+    struct parked_op op = PARKED_OP;
+    struct test_lease lease;
+
+    assert_int_equal(fs_copy(f->fs, ino, 0, clone, 0, BLOCK, false, &op.waiter), BLOCK);
+    lease = take_lease(f, ino, LEASE_READ, 0, BLOCK);
+    assert_int_equal(fs_fallocate(f->fs, ino, FALLOC_FL_UNSHARE_RANGE, BLOCK, 9 * BLOCK, false, &op.waiter), 0);
+    assert_int_equal(stat_of(f, ino).st_size, 10 * BLOCK);
+    assert_int_equal(f->recalls, 0);
+    assert_int_equal(fs_fallocate(f->fs, ino, FALLOC_FL_UNSHARE_RANGE, 0, 1, false, &op.waiter), -EINPROGRESS);
+    end_lease(f, &lease);
+    assert_int_equal(fs_fallocate(f->fs, ino, FALLOC_FL_UNSHARE_RANGE, 0, 1, false, &op.waiter), 0);
+    done(f, &op);
+    assert_int_equal(fs_fallocate(f->fs, ino, FALLOC_FL_UNSHARE_RANGE | FALLOC_FL_PUNCH_HOLE, 0, 1, false, &op.waiter),
+                     -EOPNOTSUPP);
+}
+
 static void unlinking_waits_when_it_is_the_last_name(void **state)
 {
     struct fixture *f = *state;
@@ -340,6 +383,8 @@ int main(void)
         TEST(growing_a_file_of_whole_blocks_disturbs_nobody),
         TEST(a_truncate_waits_for_leases_from_the_block_of_the_new_end),
         TEST(punching_and_zeroing_wait_for_leases_on_their_blocks),
+        TEST(collapsing_and_inserting_wait_for_leases_on_what_moves),
+        TEST(unsharing_waits_only_where_it_replaces_blocks),
         TEST(unlinking_waits_when_it_is_the_last_name),
         TEST(renaming_over_the_last_name_waits_and_other_renames_do_not),
         TEST(a_reflink_waits_for_a_writer_of_the_source_and_not_for_readers),
