@@ -52,7 +52,7 @@ void pool_usage(const struct pool *pool, struct pool_usage *ret_usage);
 uint64_t pool_free_blocks(const struct pool *pool); /* takes no lock: a moment's sum */
 
 /* Allocates one run of 1..want consecutive blocks with files = 1 each, contents undefined. Prefers `goal` (where the
- * file's previous run ends) and, for want >= POOL_HUGE_BLOCKS, a start congruent to file_block modulo
+ * file's previous run ends) and, for large requests (512 KiB and more), a start congruent to file_block modulo
  * POOL_HUGE_BLOCKS so that huge pages line up. At least `min` blocks or -ENOSPC. */
 int pool_alloc(struct pool *pool, uint32_t want, uint32_t min, struct pool_block goal, uint64_t file_block,
                struct pool_block *ret_start, uint32_t *ret_count);

@@ -11,6 +11,9 @@
 #define READ(array, block)       atomic_load_explicit(&(array)[block], memory_order_acquire)
 #define SET(array, block, value) atomic_store_explicit(&(array)[block], value, memory_order_release)
 
+#define BLOCKS_OF_A_TURN 4096u /* a part of a group: its lock is held for so many at most */
+_Static_assert(GROUP_BLOCKS % BLOCKS_OF_A_TURN == 0, "a turn lies in one group");
+
 int pool_groups_new(struct pool *pool)
 {
     pool->n_groups = (pool->blocks + GROUP_BLOCKS - 1) / GROUP_BLOCKS;
@@ -33,6 +36,7 @@ int pool_groups_new(struct pool *pool)
                 group->taken[at / 64] |= 1ull << (at % 64);
         }
         atomic_init(&group->n_free, group->blocks);
+        atomic_init(&group->longest, group->blocks);
     }
     return 0;
 }
@@ -46,23 +50,44 @@ void pool_groups_free(struct pool *pool)
     free(pool->files);
 }
 
-void group_mark(struct pool_group *group, uint32_t at, bool taken)
+void group_mark(struct pool_group *group, uint32_t at, uint32_t count, bool taken)
 {
-    uint64_t bit = 1ull << (at % 64);
+    uint32_t end = at + count;
 
-    if (taken) {
-        group->taken[at / 64] |= bit;
-        group->chunk_free[at / POOL_HUGE_BLOCKS]--;
-        atomic_fetch_sub_explicit(&group->n_free, 1, memory_order_relaxed);
-    } else {
-        group->taken[at / 64] &= ~bit;
-        group->chunk_free[at / POOL_HUGE_BLOCKS]++;
-        atomic_fetch_add_explicit(&group->n_free, 1, memory_order_relaxed);
+    if (taken)
+        atomic_fetch_sub_explicit(&group->n_free, count, memory_order_relaxed);
+    else
+        atomic_fetch_add_explicit(&group->n_free, count, memory_order_relaxed);
+    while (at < end) {
+        uint32_t bit = at % 64, n = end - at < 64 - bit ? end - at : 64 - bit;
+        uint64_t mask = (n == 64 ? UINT64_MAX : (1ull << n) - 1) << bit;
+
+        if (taken) {
+            group->taken[at / 64] |= mask;
+            group->chunk_free[at / POOL_HUGE_BLOCKS] -= (uint16_t)n;
+        } else {
+            group->taken[at / 64] &= ~mask;
+            group->chunk_free[at / POOL_HUGE_BLOCKS] += (uint16_t)n;
+        }
+        at += n;
     }
 }
 
-/* With the group's lock held: sets both counts of a block and keeps the sums and the bitmap true. */
-static void set_counts(struct pool *pool, struct pool_group *group, uint32_t block, uint32_t files, uint32_t holds)
+/* Blocks without any reference left. */
+static void set_free(struct pool_group *group, uint32_t at, uint32_t count)
+{
+    uint32_t run;
+
+    if (count == 0)
+        return;
+    group_mark(group, at, count, false);
+    run = group_run_before(group, at) + group_run_at(group, at, GROUP_BLOCKS);
+    if (run > atomic_load_explicit(&group->longest, memory_order_relaxed))
+        atomic_store_explicit(&group->longest, run, memory_order_relaxed);
+}
+
+/* With the group's lock held: sets both counts of a block and keeps the sums true. Is the block to be set free? */
+static bool set_counts(struct pool *pool, struct pool_group *group, uint32_t block, uint32_t files, uint32_t holds)
 {
     uint32_t old_files = READ(pool->files, block), old_holds = READ(pool->holds, block);
 
@@ -70,8 +95,7 @@ static void set_counts(struct pool *pool, struct pool_group *group, uint32_t blo
     group->orphaned += (holds > 0 && files == 0) - (old_holds > 0 && old_files == 0);
     SET(pool->files, block, files);
     SET(pool->holds, block, holds);
-    if (!files && !holds)
-        group_mark(group, block - group->first, false); /* I1: free only now */
+    return !files && !holds; /* I1: free only now */
 }
 
 enum which {
@@ -79,31 +103,46 @@ enum which {
     HOLDS,
 };
 
+/* The same for [start, end) of one group, under its lock. Where it stopped. */
+static uint32_t change_in_group(struct pool *pool, struct pool_group *group, uint32_t start, uint32_t end,
+                                enum which which, int by)
+{
+    uint32_t block, freed = 0; /* the last `freed` blocks */
+
+    pthread_mutex_lock(&group->lock);
+    for (block = start; block < end; block++) {
+        uint32_t files = READ(pool->files, block), holds = READ(pool->holds, block);
+        uint32_t *value = which == FILES ? &files : &holds;
+
+        if (*value == (by > 0 ? UINT32_MAX : 0) || (!files && !holds))
+            break;
+        *value += (uint32_t)by;
+        if (set_counts(pool, group, block, files, holds)) {
+            freed++;
+            continue;
+        }
+        set_free(group, block - freed - group->first, freed);
+        freed = 0;
+    }
+    set_free(group, block - freed - group->first, freed);
+    pthread_mutex_unlock(&group->lock);
+    return block;
+}
+
 /* Adds `by` (1 or -1) to a count of [start, start + count); stops before a count that cannot change. Returns how many
- * blocks were changed. */
+ * blocks were changed. Others get their turn in between: a file may be huge. */
 static uint32_t change(struct pool *pool, uint32_t start, uint32_t count, enum which which, int by)
 {
-    uint32_t done = 0;
+    uint32_t at = start, end = start + count;
 
-    while (done < count) {
-        struct pool_group *group = group_of(pool, start + done);
-        uint32_t end = group->first + group->blocks;
+    while (at < end) {
+        uint32_t turn = (at / BLOCKS_OF_A_TURN + 1) * BLOCKS_OF_A_TURN, stop = turn < end ? turn : end;
 
-        pthread_mutex_lock(&group->lock);
-        for (; done < count && start + done < end; done++) {
-            uint32_t block = start + done, files = READ(pool->files, block), holds = READ(pool->holds, block);
-            uint32_t *value = which == FILES ? &files : &holds;
-
-            if (*value == (by > 0 ? UINT32_MAX : 0) || (!files && !holds)) {
-                pthread_mutex_unlock(&group->lock);
-                return done;
-            }
-            *value += (uint32_t)by;
-            set_counts(pool, group, block, files, holds);
-        }
-        pthread_mutex_unlock(&group->lock);
+        at = change_in_group(pool, group_of(pool, at), at, stop, which, by);
+        if (at < stop)
+            break;
     }
-    return done;
+    return at - start;
 }
 
 static int get(struct pool *pool, struct pool_block start, uint32_t count, enum which which)
@@ -187,7 +226,7 @@ uint64_t pool_free_blocks(const struct pool *pool)
 
 static bool group_valid(struct pool *pool, struct pool_group *group)
 {
-    uint32_t n_free = 0, held = 0, orphaned = 0, chunk_free[GROUP_CHUNKS] = {0};
+    uint32_t n_free = 0, held = 0, orphaned = 0, run = 0, longest = 0, chunk_free[GROUP_CHUNKS] = {0};
 
     for (uint32_t at = 0; at < group->blocks; at++) {
         uint32_t files = READ(pool->files, group->first + at), holds = READ(pool->holds, group->first + at);
@@ -195,6 +234,8 @@ static bool group_valid(struct pool *pool, struct pool_group *group)
         if (group_taken(group, at) != (files || holds))
             return false;
         n_free += !files && !holds;
+        run = !files && !holds ? run + 1 : 0;
+        longest = run > longest ? run : longest;
         chunk_free[at / POOL_HUGE_BLOCKS] += !files && !holds;
         held += holds > 0;
         orphaned += holds > 0 && !files;
@@ -202,7 +243,8 @@ static bool group_valid(struct pool *pool, struct pool_group *group)
     for (uint32_t i = 0; i < GROUP_CHUNKS; i++)
         if (chunk_free[i] != group->chunk_free[i])
             return false;
-    return n_free == atomic_load(&group->n_free) && held == group->held && orphaned == group->orphaned;
+    return longest <= atomic_load(&group->longest) && n_free == atomic_load(&group->n_free) && held == group->held &&
+           orphaned == group->orphaned;
 }
 
 int pool_check(struct pool *pool)

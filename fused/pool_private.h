@@ -14,11 +14,12 @@
 #define GROUP_BLOCKS (GROUP_CHUNKS * POOL_HUGE_BLOCKS)
 #define GROUP_WORDS  (GROUP_BLOCKS / 64)
 
-/* Free space of GROUP_BLOCKS blocks. All but n_free (read without the lock as a hint) is guarded by lock. */
+/* Free space of GROUP_BLOCKS blocks. All but n_free and longest (read without the lock as hints) is guarded by lock. */
 struct pool_group {
     pthread_mutex_t lock;
     uint32_t first, blocks; /* block numbers; the last group may be short */
     _Atomic uint32_t n_free;
+    _Atomic uint32_t longest;          /* no free run is longer; that there is such a run, only looking tells */
     uint32_t held, orphaned;           /* blocks with holds; of those, in no file */
     uint16_t chunk_free[GROUP_CHUNKS]; /* per 2 MiB */
     uint64_t taken[GROUP_WORDS];       /* a bit a block; bits behind the end are set */
@@ -45,8 +46,12 @@ static inline bool group_taken(const struct pool_group *group, uint32_t at)
     return group->taken[at / 64] >> (at % 64) & 1;
 }
 
-/* With the group's lock held: marks a block, numbered within the group. */
-void group_mark(struct pool_group *group, uint32_t at, bool taken);
+/* With the group's lock held: marks a run of blocks, numbered within the group. */
+void group_mark(struct pool_group *group, uint32_t at, uint32_t count, bool taken);
+
+/* With the group's lock held: a free run of `want` blocks, or a shorter one. */
+uint32_t group_run_at(const struct pool_group *group, uint32_t at, uint32_t want);
+uint32_t group_run_before(const struct pool_group *group, uint32_t at);
 
 int pool_groups_new(struct pool *pool);
 void pool_groups_free(struct pool *pool);

@@ -73,6 +73,32 @@ static void a_pool_is_refused_with_the_reason_when_it_cannot_be_had(void **state
     pool_free(NULL);
 }
 
+static void a_pool_in_pieces_is_searched_once_and_not_for_each_piece(void **state)
+{
+    struct pool *pool = new_pool(16 * MIB);
+    uint32_t blocks = (uint32_t)(pool_size(pool) / POOL_BLOCK_SIZE), count, block;
+
+    (void)state;
+    take(pool, blocks, blocks, NO_GOAL, 0, &count);
+    for (block = 1; block < blocks; block += 2)
+        pool_put_file(pool, AT(block), 1);
+    block = take(pool, blocks, 1, NO_GOAL, 0, &count); /* looks at all of it */
+    assert_int_equal(count, 1);
+    assert_int_equal(atomic_load(&pool->groups[0].longest), 1);
+    pool_put_file(pool, AT(block), 1);
+    pool_put_file(pool, AT(6), 1);
+    assert_int_equal(atomic_load(&pool->groups[0].longest), 3);
+    assert_int_equal(take(pool, 3, 3, NO_GOAL, 0, &count), 5);
+    take(pool, blocks, 1, NO_GOAL, 0, &count); /* looks for three in vain */
+    assert_int_equal(count, 1);
+    assert_int_equal(atomic_load(&pool->groups[0].longest), 1);
+    for (block = 0; block < blocks; block++)
+        if (pool_file_count(pool, AT(block)))
+            pool_put_file(pool, AT(block), 1);
+    assert_int_equal(atomic_load(&pool->groups[0].longest), blocks);
+    end_empty(pool);
+}
+
 /* I1 */
 static void a_block_is_free_only_when_no_file_and_no_exposure_refers_to_it(void **state)
 {
@@ -424,6 +450,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_pool_is_refused_with_the_reason_when_it_cannot_be_had),
+        cmocka_unit_test(a_pool_in_pieces_is_searched_once_and_not_for_each_piece),
         cmocka_unit_test(a_block_is_free_only_when_no_file_and_no_exposure_refers_to_it),
         cmocka_unit_test(a_count_that_is_full_is_refused_and_nothing_changes),
         cmocka_unit_test(a_file_goes_on_where_it_ended),
