@@ -22,6 +22,10 @@
 #define DEPTH       4
 #define SLOT_SIZE   (4u << 20)
 #define BUFFER_SIZE (DEPTH * SLOT_SIZE)
+#define STORM_DEPTH 32
+#define STORM_LARGE 2u         /* of them are of up to this size: */
+#define LARGE_SIZE  (2u << 20) /* reads go to the buffer's first half, writes come from the second */
+#define SMALL_SIZE  (128u << 10)
 #define RESOLVE_MS  2000
 
 struct connection {
@@ -117,7 +121,7 @@ static void make_qp(void)
     struct connection *c = &connection;
 
     c->pd = ibv_alloc_pd(c->id->verbs);
-    c->cq = ibv_create_cq(c->id->verbs, 2 * DEPTH, NULL, NULL, 0);
+    c->cq = ibv_create_cq(c->id->verbs, STORM_DEPTH + 1, NULL, NULL, 0);
     if (!c->pd || !c->cq)
         die("ibv_create_cq");
     c->mr = ibv_reg_mr(c->pd, buffer, BUFFER_SIZE, IBV_ACCESS_LOCAL_WRITE);
@@ -126,7 +130,7 @@ static void make_qp(void)
     struct ibv_qp_init_attr init = {
         .send_cq = c->cq,
         .recv_cq = c->cq,
-        .cap = {.max_send_wr = 2 * DEPTH, .max_recv_wr = 1, .max_send_sge = 1, .max_recv_sge = 1},
+        .cap = {.max_send_wr = STORM_DEPTH, .max_recv_wr = 1, .max_send_sge = 1, .max_recv_sge = 1},
         .qp_type = IBV_QPT_RC,
     };
 
@@ -211,11 +215,12 @@ static int wait_completion(uint64_t *ret_slot)
     return wc.status;
 }
 
-static void post(enum ibv_wr_opcode opcode, unsigned slot, uint64_t remote, uint32_t rkey, uint32_t length)
+static void post_from(enum ibv_wr_opcode opcode, uint64_t id, uint8_t *local, uint64_t remote, uint32_t rkey,
+                      uint32_t length)
 {
-    struct ibv_sge sge = {(uintptr_t)buffer + (size_t)slot * SLOT_SIZE, length, connection.mr->lkey};
+    struct ibv_sge sge = {(uintptr_t)local, length, connection.mr->lkey};
     struct ibv_send_wr *bad, wr = {
-                                 .wr_id = slot,
+                                 .wr_id = id,
                                  .sg_list = &sge,
                                  .num_sge = length ? 1 : 0,
                                  .opcode = opcode,
@@ -225,6 +230,11 @@ static void post(enum ibv_wr_opcode opcode, unsigned slot, uint64_t remote, uint
 
     if (ibv_post_send(connection.id->qp, &wr, &bad))
         die("ibv_post_send");
+}
+
+static void post(enum ibv_wr_opcode opcode, unsigned slot, uint64_t remote, uint32_t rkey, uint32_t length)
+{
+    post_from(opcode, slot, buffer + (size_t)slot * SLOT_SIZE, remote, rkey, length);
 }
 
 static int uniform_byte(size_t length)
@@ -268,6 +278,20 @@ static void do_send(void)
         answer("wc %d", status);
 }
 
+/* The rest comes back flushed: until then the buffers can still change. */
+static void finish_transfers(int status, bool announced, int outstanding)
+{
+    char stopped[128];
+
+    for (; outstanding; outstanding--)
+        wait_completion(NULL);
+    if (!announced)
+        answer("wc %d", status);
+    if (!fgets(stopped, sizeof(stopped), stdin) || strcmp(stopped, "stopped\n"))
+        die("expected: stopped");
+    answer("wc %d", status);
+}
+
 static void do_hammer(const char *line)
 {
     char what[8];
@@ -289,16 +313,53 @@ static void do_hammer(const char *line)
         announced = true;
         post(opcode, (unsigned)slot, remote, rkey, length);
     }
-    /* The rest comes back flushed: until then the buffers can still change. */
-    for (outstanding--; outstanding; outstanding--)
-        wait_completion(NULL);
-    if (!announced)
-        answer("wc %d", status);
-    char stopped[128];
+    finish_transfers(status, announced, outstanding - 1);
+}
 
-    if (!fgets(stopped, sizeof(stopped), stdin) || strcmp(stopped, "stopped\n"))
-        die("expected: stopped");
-    answer("wc %d", status);
+struct storm {
+    uint64_t remote;
+    uint32_t rkey, length;
+    unsigned seed;
+    bool reads_only;
+};
+
+/* The two large slots make long answers, which only a real fence stops; the small ones keep the queues full. */
+static void post_random(struct storm *storm, uint64_t slot)
+{
+    bool large = slot < STORM_LARGE;
+    bool read = storm->reads_only || rand_r(&storm->seed) % 2;
+    uint32_t most = large ? LARGE_SIZE : SMALL_SIZE >> rand_r(&storm->seed) % 15; /* down to 8 bytes */
+    uint32_t length = large ? most - (uint32_t)rand_r(&storm->seed) % (LARGE_SIZE / 2) : most;
+    uint32_t offset = (uint32_t)rand_r(&storm->seed) % (storm->length - length + 1);
+    size_t place = large ? slot * LARGE_SIZE : STORM_LARGE * LARGE_SIZE + (slot - STORM_LARGE) * SMALL_SIZE;
+
+    post_from(read ? IBV_WR_RDMA_READ : IBV_WR_RDMA_WRITE, slot, buffer + place + (read ? 0 : BUFFER_SIZE / 2),
+              storm->remote + offset, storm->rkey, length);
+}
+
+static void do_storm(const char *line)
+{
+    struct storm storm = {0};
+    char how[8] = "";
+    uint64_t slot;
+    int status;
+    bool announced = false;
+
+    if (sscanf(line, "storm %" SCNu64 " %" SCNu32 " %" SCNu32 " %u %7s", &storm.remote, &storm.rkey, &storm.length,
+               &storm.seed, how) < 4 ||
+        storm.length < LARGE_SIZE)
+        die(line);
+    storm.reads_only = !strcmp(how, "read");
+    memset(buffer, REMOTE_BYTE, BUFFER_SIZE);
+    for (unsigned i = 0; i < STORM_DEPTH; i++)
+        post_random(&storm, i);
+    while ((status = wait_completion(&slot)) == IBV_WC_SUCCESS) {
+        if (!announced)
+            answer("running");
+        announced = true;
+        post_random(&storm, slot);
+    }
+    finish_transfers(status, announced, STORM_DEPTH - 1);
 }
 
 static void do_scan(const char *line)
@@ -338,6 +399,8 @@ int peer_main(void)
             do_transfer(line);
         else if (!strncmp(line, "hammer ", 7))
             do_hammer(line);
+        else if (!strncmp(line, "storm ", 6))
+            do_storm(line);
         else if (!strncmp(line, "scan ", 5))
             do_scan(line);
         else if (!strcmp(line, "send\n"))

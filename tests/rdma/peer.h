@@ -11,10 +11,14 @@
  *   write ADDRESS RKEY LENGTH BYTE             ok | wc STATUS
  *   send                                       ok | wc STATUS
  *   hammer read|write ADDRESS RKEY LENGTH BYTE running (after the first transfer); goes on until one fails
+ *   storm ADDRESS RKEY LENGTH SEED [read]      running; goes on until one fails: many at once, reads and writes (of
+ *                                              REMOTE_BYTE) of all sizes anywhere; or reads alone
  *   stopped                                    wc STATUS (waits for that)
- *   scan BYTE                                  found COUNT (of that byte in everything hammered in)
+ *   scan BYTE                                  found COUNT (of that byte in all that was hammered or stormed in)
  *   wait                                       disconnected (waits for the server to say so)
  */
+
+#define REMOTE_BYTE 0x77
 
 /* The child's main. */
 int peer_main(void);

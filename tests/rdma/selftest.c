@@ -10,14 +10,14 @@
 
 #include "rdma/sync.h"
 
-#define POOL_SIZE    (LEASE_SLOTS * LEASE_SIZE)
-#define TEST_SECONDS 240
+#define POOL_SIZE (LEASE_SLOTS * LEASE_SIZE)
 
 const char *program = "/proc/self/exe", *address = "10.99.0.1";
 struct fabric *fabric;
 struct layout_segment pool;
 const struct exposure_ops *const ops = &fabric_exposure_ops;
 _Atomic uint64_t skipped_ns;
+unsigned test_seconds = 240;
 
 static uint64_t test_clock(void)
 {
@@ -170,7 +170,7 @@ static int run_test(const struct selftest *test)
         pool.base = mmap(NULL, POOL_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
         if (pool.base == MAP_FAILED)
             _exit(1);
-        alarm(TEST_SECONDS);
+        alarm(test_seconds);
         test->run();
         exit(0);
     }

@@ -25,7 +25,6 @@
 #define REM_ACCESS  IBV_WC_REM_ACCESS_ERR
 #define OLD_BYTE    0xa5
 #define NEW_BYTE    0x5a
-#define REMOTE_BYTE 0x77
 
 #define CHECK(condition)                                                                                               \
     do {                                                                                                               \
@@ -54,6 +53,7 @@ extern struct fabric *fabric;
 extern struct layout_segment pool; /* LEASE_SLOTS * LEASE_SIZE bytes */
 extern const struct exposure_ops *const ops;
 extern _Atomic uint64_t skipped_ns; /* added to the cookies' clock */
+extern unsigned test_seconds;       /* after which a test has failed */
 
 /* One lease on scattered runs of the pool: slot 0..3 has 4 MiB, in file order from its last MiB to its first. */
 struct lease {

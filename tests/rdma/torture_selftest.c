@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+
+/*
+ * The fence torture. A peer with deep queues of large and small reads and writes loses its lease at a random moment,
+ * again and again; as soon as the call returns the blocks are somebody else's, who writes a pattern into them. Not one
+ * foreign byte may ever be in them afterwards (I1), and the peer may not have read one byte of the pattern (I2).
+ *
+ * LEASEFS_TORTURE_ROUNDS: revocations for each mechanism (default 8). LEASEFS_TEST_SEED: the same moments again.
+ *
+ * The controls do what must never be done, and must be seen to do harm: rereg without a fence, a hole punched under
+ * memory on demand.
+ */
+
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "selftest.h"
+
+#include "rdma/sync.h"
+
+#define SLOT 2
+
+struct torture {
+    const char *ladder;                                           /* revoke= */
+    int (*bare)(struct exposure *exposure, uint64_t deadline_ns); /* instead of the ladder: this call alone */
+    bool space;                                                   /* `bare` takes the pages away, not the access */
+};
+
+static unsigned seed;
+
+static unsigned rounds(void)
+{
+    const char *text = getenv("LEASEFS_TORTURE_ROUNDS");
+
+    return text && atoi(text) > 0 ? (unsigned)atoi(text) : 8;
+}
+
+static void let_a_random_time_pass(void)
+{
+    uint64_t until = monotonic_ns() + (uint64_t)(rand_r(&seed) % 20000) * (NS_PER_MS / 1000);
+
+    while (monotonic_ns() < until)
+        ;
+}
+
+static void take_away(const struct torture *torture, struct exposure *exposure)
+{
+    if (torture->bare) {
+        CHECK(torture->bare(exposure, monotonic_ns() + 5 * NS_PER_S) == 0);
+        return;
+    }
+    ops->revoke(exposure);
+    CHECK(ops->fence(exposure) == 0);
+}
+
+static size_t foreign_bytes(void)
+{
+    size_t found = 0;
+
+    for (size_t i = 0; i < LEASE_SIZE; i++)
+        found += *pool_byte(SLOT, i) != NEW_BYTE;
+    return found;
+}
+
+/* One life of a lease. Bytes that crossed after it: in the blocks, or in the peer. */
+static size_t live_and_die(const struct torture *torture, struct peer *peer, struct exposure_session *session,
+                           enum lease_mode mode)
+{
+    struct lease lease;
+    size_t seen = 0, foreign;
+
+    memset(pool_byte(SLOT, 0), OLD_BYTE, LEASE_SIZE);
+    expose(session, SLOT, mode, &lease);
+    CHECK_ANSWER(connect_peer(peer, session), "ok");
+    CHECK_ANSWER(peer_ask(peer, "storm %llu %u %u %u %s", (unsigned long long)lease.grant.remote_address,
+                          lease.grant.rkey, LEASE_SIZE, (unsigned)rand_r(&seed), mode == LEASE_READ ? "read" : ""),
+                 "running");
+    let_a_random_time_pass();
+    take_away(torture, lease.exposure);
+    memset(pool_byte(SLOT, 0), NEW_BYTE, LEASE_SIZE);
+    if (torture->space) { /* it goes on in pages of nobody: for as long as it would have taken to come here */
+        let_a_random_time_pass();
+        foreign = foreign_bytes();
+        CHECK(ops->fence(lease.exposure) == 0);
+    } else {
+        foreign = 0;
+    }
+    CHECK(strncmp(peer_ask(peer, "stopped"), "wc ", 3) == 0);
+    CHECK(sscanf(peer_ask(peer, "scan %d", NEW_BYTE), "found %zu", &seen) == 1);
+    foreign += foreign_bytes();
+    if (torture->bare && !torture->space)
+        CHECK(ops->fence(lease.exposure) == 0);
+    ops->drop(lease.exposure);
+    return seen + foreign;
+}
+
+/* Rounds in which anything crossed. */
+static unsigned harmful_rounds(const struct torture *torture, enum lease_mode mode, unsigned count)
+{
+    struct exposure_session *session;
+    struct peer peer;
+    unsigned harmful = 0;
+
+    start_fabric(torture->ladder);
+    peer_start(&peer, program);
+    session = open_session(1);
+    for (unsigned i = 0; i < count; i++)
+        harmful += live_and_die(torture, &peer, session, mode) != 0;
+    printf("# %s%s, %s: harm in %u of %u rounds\n", torture->ladder ? torture->ladder : "auto",
+           torture->bare ? ", one call alone" : "", mode == LEASE_READ ? "reads" : "reads and writes", harmful, count);
+    fflush(stdout);
+    ops->session_close(session);
+    peer_stop(&peer);
+    fabric_stop(fabric);
+    return harmful;
+}
+
+static void never_harmful(const struct torture *torture)
+{
+    CHECK(harmful_rounds(torture, LEASE_WRITE, rounds()) == 0);
+    CHECK(harmful_rounds(torture, LEASE_READ, rounds() / 2) == 0);
+}
+
+static void skip_without_memory_on_demand(void)
+{
+    start_fabric(NULL);
+    bool works = fabric->on_demand_works;
+
+    fabric_stop(fabric);
+    if (!works)
+        exit(SKIPPED);
+}
+
+static void nothing_crosses_gate_and_fence(void)
+{
+    never_harmful(&(struct torture){.ladder = "rereg,dereg"});
+}
+
+static void nothing_crosses_a_deregistration(void)
+{
+    never_harmful(&(struct torture){.ladder = "dereg"});
+}
+
+static void nothing_crosses_the_end_of_the_connection(void)
+{
+    never_harmful(&(struct torture){.ladder = "qp"});
+}
+
+static void nothing_crosses_a_window_that_is_mapped_over(void)
+{
+    skip_without_memory_on_demand();
+    never_harmful(&(struct torture){.ladder = "odp"});
+}
+
+static void nothing_reaches_the_pages_that_take_the_place_of_pinned_ones(void)
+{
+    never_harmful(&(struct torture){.bare = revoke_by_punch, .space = true});
+}
+
+/* It may notice that the device has faulted a page in before the hole was filled: not in time. */
+static int punch_whatever_it_says(struct exposure *exposure, uint64_t deadline_ns)
+{
+    revoke_by_punch(exposure, deadline_ns);
+    return 0;
+}
+
+static void control_a_gate_without_a_fence_does_harm(void)
+{
+    CHECK(harmful_rounds(&(struct torture){.ladder = "rereg,dereg", .bare = revoke_by_rereg}, LEASE_READ, 8) > 0);
+}
+
+static void control_a_hole_under_memory_on_demand_does_harm(void)
+{
+    skip_without_memory_on_demand();
+    CHECK(harmful_rounds(&(struct torture){.ladder = "odp,dereg", .bare = punch_whatever_it_says, .space = true},
+                         LEASE_WRITE, 8) > 0);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct selftest tests[] = {
+        SELFTEST(nothing_crosses_gate_and_fence),
+        SELFTEST(nothing_crosses_a_deregistration),
+        SELFTEST(nothing_crosses_the_end_of_the_connection),
+        SELFTEST(nothing_crosses_a_window_that_is_mapped_over),
+        SELFTEST(nothing_reaches_the_pages_that_take_the_place_of_pinned_ones),
+        SELFTEST(control_a_gate_without_a_fence_does_harm),
+        SELFTEST(control_a_hole_under_memory_on_demand_does_harm),
+    };
+    const char *text = getenv("LEASEFS_TEST_SEED");
+
+    seed = text && *text ? (unsigned)strtoul(text, NULL, 10) : (unsigned)monotonic_ns();
+    test_seconds += 10 * rounds();
+    if (argc < 2 || strcmp(argv[1], "peer") != 0)
+        printf("# LEASEFS_TEST_SEED=%u\n", seed);
+    return selftest_main(argc, argv, tests, sizeof(tests) / sizeof(tests[0]));
+}
