@@ -79,7 +79,8 @@ static void a_reader_keeps_the_bytes_as_they_were(void **state)
     assert_int_equal(fs_write(f->fs, ino, 5, "!", 1, false, NULL), 1);
     assert_int_equal(byte_at(f, ino, 5), '!');
     assert_int_equal(remote[5], 'a');
-    assert_int_equal(fs_fallocate(f->fs, ino, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, BLOCK, BLOCK, false, NULL), 0);
+    assert_int_equal(fs_fallocate(f->fs, ino, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, BLOCK, BLOCK, false, NULL),
+                     0);
     assert_int_equal(byte_at(f, ino, BLOCK), 0);
     assert_int_equal(remote[BLOCK], 'a');
     assert_int_equal(fs_setattr(f->fs, ino, &attr, FS_SET_SIZE, NULL, &attr), 0);
