@@ -190,15 +190,16 @@ static void tell_recall(struct grant *grant, const struct lease_info *info)
 {
     uint64_t now_ns = service_now_ns();
     uint64_t left_ns = info->recall_deadline_ns > now_ns ? info->recall_deadline_ns - now_ns : 0;
+    struct lease_range wanted = range_round_out(info->wanted, LEASEFS_BLOCK_SIZE);
     bool recalled = info->state == LEASE_RECALLED;
 
     if (recalled)
-        session_send(grant->session,
-                     jsonrpc_notification(
-                         LEASEFS_NOTIFY_RECALL,
-                         json_pack("{s:I, s:I, s:I, s:I, s:I}", "lease", (json_int_t)info->lease_id, "sequence",
-                                   (json_int_t)info->sequence, "offset", (json_int_t)info->range.offset, "length",
-                                   (json_int_t)info->range.length, "deadline_ms", (json_int_t)(left_ns / 1000000))));
+        session_send(
+            grant->session,
+            jsonrpc_notification(LEASEFS_NOTIFY_RECALL,
+                                 json_pack("{s:I, s:I, s:I, s:I, s:I}", "lease", (json_int_t)info->lease_id, "sequence",
+                                           (json_int_t)info->sequence, "offset", (json_int_t)wanted.offset, "length",
+                                           (json_int_t)wanted.length, "deadline_ms", (json_int_t)(left_ns / 1000000))));
     else if (grant->told_recall)
         session_send(grant->session, jsonrpc_notification(LEASEFS_NOTIFY_RECALL_CANCELLED,
                                                           json_pack("{s:I, s:I}", "lease", (json_int_t)info->lease_id,

@@ -40,7 +40,7 @@ struct lease {
     enum lease_state state;
     enum lease_end_reason reason;
     enum lease_policy policy;
-    struct lease_range orphaned;
+    struct lease_range orphaned, wanted; /* see lease_info */
     uint32_t sequence;
     uint64_t granted_at_ns, expires_at_ns, recall_deadline_ns, fence_overrun_ns;
     uint64_t deadline_ns; /* its place in the tree of deadlines; NO_DEADLINE: not in it */
@@ -82,7 +82,8 @@ void lease_set_deadline(struct lease_table *table, struct lease *lease); /* reco
 
 /* lease_state.c: the machine's edges. */
 void lease_activate(struct lease_table *table, struct lease *lease, uint64_t now_ns, void *exposure);
-void lease_recall(struct lease_table *table, struct lease *lease, uint64_t now_ns);
+/* Recalls it, or asks for more of a recalled one. Of a grant in progress it is noted what will be asked for. */
+void lease_recall(struct lease_table *table, struct lease *lease, struct lease_range wanted, uint64_t now_ns);
 void lease_orphan(struct lease_table *table, struct lease *lease, struct lease_range range);
 void lease_cancel_recall(struct lease_table *table, struct lease *lease);
 void lease_start_fence(struct lease_table *table, struct lease *lease, enum lease_end_reason reason, uint64_t now_ns);

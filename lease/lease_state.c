@@ -47,7 +47,7 @@ void lease_post(struct lease_table *table, const struct lease *lease, enum lease
         .inode = lease->inode_number,
         .sequence = lease->sequence,
         .mode = lease->mode,
-        .range = lease->node.range,
+        .range = kind == LEASE_EVENT_RECALL ? lease->wanted : lease->node.range,
         .deadline_ns = kind == LEASE_EVENT_DEADLINE ? lease->deadline_ns : lease->recall_deadline_ns,
         .exposure = lease->exposure,
     };
@@ -69,31 +69,45 @@ void lease_activate(struct lease_table *table, struct lease *lease, uint64_t now
     table->total.granted++;
 }
 
-void lease_recall(struct lease_table *table, struct lease *lease, uint64_t now_ns)
+/* Makes *all the smallest range that has both it and the part of `range` inside of the lease. false: it is as it was.
+ */
+static bool widen(const struct lease *lease, struct lease_range *all, struct lease_range range)
 {
-    lease->recall_deadline_ns = later(now_ns, table->limits.recall_timeout_ns);
+    struct lease_range now = lease->node.range;
+    uint64_t end = range_end(range) < range_end(now) ? range_end(range) : range_end(now);
+
+    if (range.offset > now.offset)
+        now.offset = range.offset;
+    if (all->length) {
+        end = end > range_end(*all) ? end : range_end(*all);
+        now.offset = now.offset < all->offset ? now.offset : all->offset;
+    }
+    now.length = end - now.offset;
+    if (now.offset == all->offset && now.length == all->length)
+        return false;
+    *all = now;
+    return true;
+}
+
+void lease_recall(struct lease_table *table, struct lease *lease, struct lease_range wanted, uint64_t now_ns)
+{
+    bool more = widen(lease, &lease->wanted, wanted);
+
+    if (lease->state == LEASE_ACTIVE) {
+        lease->recall_deadline_ns = later(now_ns, table->limits.recall_timeout_ns);
+        set_state(table, lease, LEASE_RECALLED);
+        table->total.recalls++;
+    } else if (lease->state != LEASE_RECALLED || !more) {
+        return;
+    }
     lease->sequence++;
-    set_state(table, lease, LEASE_RECALLED);
-    table->total.recalls++;
     lease_post(table, lease, LEASE_EVENT_RECALL);
 }
 
 void lease_orphan(struct lease_table *table, struct lease *lease, struct lease_range range)
 {
-    struct lease_range *all = &lease->orphaned, now = lease->node.range;
-    uint64_t end = range_end(range) < range_end(now) ? range_end(range) : range_end(now);
-
-    if (range.offset > now.offset)
-        now.offset = range.offset;
-    now.length = end - now.offset;
-    if (all->length) {
-        end = end > range_end(*all) ? end : range_end(*all);
-        now.offset = now.offset < all->offset ? now.offset : all->offset;
-        now.length = end - now.offset;
-    }
-    if (now.offset == all->offset && now.length == all->length)
+    if (!widen(lease, &lease->orphaned, range))
         return;
-    *all = now;
     lease->sequence++;
     table->total.orphaned++;
     lease_post(table, lease, LEASE_EVENT_ORPHANED);
@@ -102,6 +116,7 @@ void lease_orphan(struct lease_table *table, struct lease *lease, struct lease_r
 void lease_cancel_recall(struct lease_table *table, struct lease *lease)
 {
     lease->recall_deadline_ns = 0;
+    lease->wanted = (struct lease_range){0};
     lease->sequence++;
     set_state(table, lease, LEASE_ACTIVE);
     lease_post(table, lease, LEASE_EVENT_RECALL_CANCELLED);

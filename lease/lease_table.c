@@ -89,8 +89,7 @@ static void op_recalls(struct lease_table *table, struct lease_inode *entry, con
             continue;
         if (!waits)
             lease->recalled_by_try = true;
-        if (lease->state == LEASE_ACTIVE)
-            lease_recall(table, lease, now_ns);
+        lease_recall(table, lease, op->range, now_ns);
     }
 }
 
@@ -207,8 +206,8 @@ static bool request_blocked(struct lease_table *table, const struct lease_reques
         *ret_recall_pending |= lease->state == LEASE_RECALLED;
         *ret_busy |= lease->state != LEASE_FENCING &&
                      lease_policy_between(lease, request_policy(table, request)) == LEASE_POLICY_BUSY;
-        if (recall && lease->state == LEASE_ACTIVE)
-            lease_recall(table, lease, now_ns);
+        if (recall)
+            lease_recall(table, lease, request->range, now_ns);
     }
     return blocked;
 }
@@ -281,6 +280,7 @@ static void get_info(const struct lease *lease, struct lease_info *info)
         .recall_deadline_ns = lease->state == LEASE_RECALLED ? lease->recall_deadline_ns : 0,
         .policy = lease->policy,
         .orphaned = lease->orphaned,
+        .wanted = lease->state == LEASE_RECALLED ? lease->wanted : (struct lease_range){0},
         .exposure = lease->exposure,
     };
 }
@@ -298,14 +298,15 @@ static int commit(struct lease_table *table, uint64_t lease_id, uint64_t now_ns,
         return -ESTALE;
     lease_activate(table, lease, now_ns, exposure);
     get_info(lease, ret_info);
+    if (!lease->recalled_by_try)
+        lease->wanted = (struct lease_range){0};
     /* Whoever parked because of the grant in progress found nothing to recall then. (Under policy `busy` a request may
      * wait behind the one that was granted here; it was woken, to be refused.) */
     for (const struct lease_place *p = lease->inode->places; p; p = p->next)
-        if (lease->state == LEASE_ACTIVE && lease_blocks_place(lease, p) &&
-            lease_policy_between(lease, p->policy) != LEASE_POLICY_BUSY)
-            lease_recall(table, lease, now_ns);
-    if (lease->state == LEASE_ACTIVE && lease->recalled_by_try)
-        lease_recall(table, lease, now_ns);
+        if (lease_blocks_place(lease, p) && lease_policy_between(lease, p->policy) != LEASE_POLICY_BUSY)
+            lease_recall(table, lease, p->range, now_ns);
+    if (lease->recalled_by_try)
+        lease_recall(table, lease, lease->wanted, now_ns);
     waiters_wake(table, lease->inode); /* under `orphan` they waited for no more than this */
     return 0;
 }

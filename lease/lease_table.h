@@ -109,7 +109,7 @@ struct lease_event {
     uint64_t lease_id, session_id, inode;
     uint32_t sequence;
     enum lease_mode mode;
-    struct lease_range range; /* of the recall */
+    struct lease_range range; /* of a recall: what is wanted; else the lease's */
     uint64_t deadline_ns;
     void *exposure; /* what lease_commit() stored */
 };
@@ -208,6 +208,7 @@ struct lease_info {
     uint32_t sequence; /* starts at 1, grows with each change of the lease that the holder is told of */
     uint64_t granted_at_ns, expires_at_ns;
     uint64_t recall_deadline_ns; /* 0: none */
+    struct lease_range wanted;   /* recalled: from the first to the last byte that somebody waits for */
     enum lease_policy policy;    /* 0: the file's */
     struct lease_range orphaned; /* from the first to the last byte that the file has elsewhere; empty: none */
     void *exposure;

@@ -82,7 +82,7 @@ static void a_conflict_recalls_and_the_last_waiter_that_leaves_takes_the_recall_
 
     (void)state;
     assert_int_equal(begin(&f, FILE_A, blocks(3, 4), LEASE_OP_DROP, &first), -EINPROGRESS);
-    assert_int_equal(begin(&f, FILE_A, blocks(0, 1), LEASE_OP_REPLACE, &second), -EINPROGRESS);
+    assert_int_equal(begin(&f, FILE_A, blocks(3, 1), LEASE_OP_REPLACE, &second), -EINPROGRESS);
     assert_int_equal(state_of(&f, id), LEASE_RECALLED);
     assert_int_equal(events_of(&f, LEASE_EVENT_RECALL, id), 1);
     assert_int_equal(last_event(&f)->deadline_ns, f.now_ns + fixture_limits.recall_timeout_ns);
@@ -451,6 +451,36 @@ static void an_abandoned_waiter_is_resumed_and_never_parks_again(void **state)
     assert_int_equal(state_of(&f, id), LEASE_ACTIVE); /* nobody waits: the recall was taken back */
 }
 
+static void a_recall_names_the_bytes_that_are_wanted_and_asks_for_more_when_more_are(void **state)
+{
+    struct somebody first = somebody_new(), second = somebody_new(), third = somebody_new();
+    uint64_t id = lease_held(&f, 1, FILE_A, blocks(2, 8), LEASE_READ), deadline_ns;
+    struct lease_info info;
+
+    (void)state;
+    assert_int_equal(begin(&f, FILE_A, blocks(0, 3), LEASE_OP_REPLACE, &first), -EINPROGRESS);
+    assert_int_equal(last_event(&f)->range.offset, 2 * BLOCK);
+    assert_int_equal(last_event(&f)->range.length, BLOCK);
+    deadline_ns = last_event(&f)->deadline_ns;
+    pass_time(&f, 10 * MS);
+    assert_int_equal(begin(&f, FILE_A, blocks(4, 1), LEASE_OP_REPLACE, &second), -EINPROGRESS);
+    assert_int_equal(events_of(&f, LEASE_EVENT_RECALL, id), 2);
+    assert_int_equal(last_event(&f)->range.offset, 2 * BLOCK);
+    assert_int_equal(last_event(&f)->range.length, 3 * BLOCK);
+    assert_int_equal(last_event(&f)->deadline_ns, deadline_ns);
+    assert_int_equal(last_event(&f)->sequence, 3);
+    assert_int_equal(begin(&f, FILE_A, blocks(3, 1), LEASE_OP_REPLACE, &third), -EINPROGRESS);
+    assert_int_equal(events_of(&f, LEASE_EVENT_RECALL, id), 2); /* it has been asked for */
+    lease_op_end(f.table, &first.waiter);
+    lease_op_end(f.table, &second.waiter);
+    lease_op_end(f.table, &third.waiter);
+    assert_int_equal(lease_get(f.table, id, &info), 0);
+    assert_int_equal(info.wanted.length, 0);
+    assert_int_equal(begin(&f, FILE_A, blocks(9, 1), LEASE_OP_REPLACE, &first), -EINPROGRESS);
+    assert_int_equal(last_event(&f)->range.offset, 9 * BLOCK); /* a new recall asks anew */
+    lease_op_end(f.table, &first.waiter);
+}
+
 /* ---- policy busy ---- */
 
 static void under_policy_busy_an_operation_fails_and_nobody_is_recalled(void **state)
@@ -680,6 +710,7 @@ int main(void)
         STORY(who_does_not_wait_recalls_and_nobodys_leaving_takes_that_back),
         STORY(a_lease_request_that_does_not_wait_recalls_nobody),
         STORY(an_abandoned_waiter_is_resumed_and_never_parks_again),
+        STORY(a_recall_names_the_bytes_that_are_wanted_and_asks_for_more_when_more_are),
         BUSY(under_policy_busy_an_operation_fails_and_nobody_is_recalled),
         BUSY(under_policy_busy_the_second_in_the_queue_is_refused_not_the_first_recalled),
         STORY(under_policy_orphan_an_operation_goes_on_and_the_holder_is_told_where),
