@@ -17,6 +17,8 @@
  *   -EAGAIN       waiter was NULL and the call would have had to park. Recalls have been sent, for good: unlike a
  *                 waiter's, they are not taken back when nobody waits any more.
  *   -EBUSY        policy `busy`.
+ *   -EDEADLK      waiter->process holds the lease itself. Negative there: a thread's number, whose process is looked
+ *                 up when it matters.
  *
  * Lookup counts: every function that fills in a struct fs_entry adds one to the inode's lookup count, as the kernel
  * will have it; fs_forget() takes them back. A count belongs to the kernel and is believed only so far: it keeps an

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "fused/fs_front_door.h"
 
-#include <errno.h>
+#include <stdio.h>
 #include <time.h>
 
 uint64_t fs_monotonic_ns(void)
@@ -12,11 +12,30 @@ uint64_t fs_monotonic_ns(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+/* 0: it has ended. */
+static int process_of(int thread)
+{
+    char path[64], line[128];
+    int process = 0;
+    FILE *status;
+
+    snprintf(path, sizeof(path), "/proc/%d/status", thread);
+    status = fopen(path, "re");
+    if (!status)
+        return 0;
+    while (fgets(line, sizeof(line), status) && sscanf(line, "Tgid: %d", &process) != 1)
+        ;
+    fclose(status);
+    return process;
+}
+
 int front_door(struct fs *fs, struct fs_inode *inode, struct lease_range range, enum lease_op op,
                struct lease_waiter *waiter)
 {
     if (inode->holds == 0 || !fs->leases || range.length == 0)
         return 0;
+    if (waiter && waiter->process < 0)
+        waiter->process = process_of(-waiter->process);
     return lease_op_begin_under(fs->leases, inode->ino, range, op, inode->lease_policy, fs_monotonic_ns(), waiter);
 }
 

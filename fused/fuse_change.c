@@ -110,6 +110,7 @@ static void change_start(fuse_req_t req, const struct change *arguments)
     }
     *change = *arguments;
     change->req = req;
+    change->parked.waiter.process = -fuse_req_ctx(req)->pid; /* a thread's; 0: the kernel's own writeback */
     park_init(server_of(req)->park, &change->parked, &change_parked_ops);
     park_begin(&change->parked);
 }

@@ -256,6 +256,7 @@ static bool ask(struct request *request, uint64_t *ret_lease_id)
     struct lease_service *service = session->service;
     struct lease_request wanted = {
         .session_id = session->id,
+        .process = session->who.pid,
         .inode = request->inode,
         .range = range_round_out((struct lease_range){request->offset, request->length}, LEASEFS_BLOCK_SIZE),
         .mode = request->mode,

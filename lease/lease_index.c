@@ -154,6 +154,7 @@ int lease_add(struct lease_table *table, const struct lease_request *request, st
     lease->lease_id = ++table->last_id;
     lease->session_id = request->session_id;
     lease->inode_number = request->inode;
+    lease->process = request->process;
     lease->mode = request->mode;
     lease->policy = request->policy;
     lease->state = LEASE_GRANTING;

@@ -39,6 +39,7 @@ struct lease {
     enum lease_mode mode;
     enum lease_state state;
     enum lease_end_reason reason;
+    int process;
     enum lease_policy policy;
     struct lease_range orphaned, wanted; /* see lease_info */
     uint32_t sequence;

@@ -61,7 +61,8 @@ void lease_table_free(struct lease_table *table)
 /* ---- the front door ---- */
 
 /* May the operation go? Else what to answer, to who does not wait. */
-static int op_blocked(struct lease_inode *entry, struct lease_range range, enum lease_op op, enum lease_policy policy)
+static int op_blocked(struct lease_inode *entry, struct lease_range range, enum lease_op op, enum lease_policy policy,
+                      int process)
 {
     struct lease *lease;
     int answer = 0;
@@ -72,6 +73,8 @@ static int op_blocked(struct lease_inode *entry, struct lease_range range, enum 
             continue;
         if (lease->state != LEASE_FENCING && lease_policy_between(lease, policy) == LEASE_POLICY_BUSY)
             return -EBUSY;
+        if (lease->state != LEASE_FENCING && process && lease->process == process)
+            return -EDEADLK;
         answer = -EAGAIN;
     }
     return answer;
@@ -113,7 +116,7 @@ static int op_begin(struct lease_table *table, uint64_t inode, const struct leas
 
     if (!entry)
         return 0;
-    error = op_blocked(entry, op->range, op->op, op->policy);
+    error = op_blocked(entry, op->range, op->op, op->policy, waiter ? waiter->process : 0);
     if (!error)
         op_orphans(table, entry, op->range, op->op);
     if (error != -EAGAIN)

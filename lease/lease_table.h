@@ -122,7 +122,7 @@ struct lease_events {
 
 /*
  * A parked operation or lease request. Embedded in the caller's request object, zeroed before first use but for
- * `resume`, and owned by the caller. Protocol:
+ * `resume` and `process`, and owned by the caller. Protocol:
  *   - lease_op_begin() or lease_request() returned -EINPROGRESS: the waiter is parked; resume will be called exactly
  *     once (unless lease_waiter_cancel() returns true), with the table's lock held: it must only enqueue.
  *   - after resume, call the same function again with the same waiter: 0, an error, or parked once more.
@@ -144,6 +144,7 @@ struct lease_place {
 
 struct lease_waiter {
     void (*resume)(struct lease_waiter *waiter);
+    int process; /* which asks, as lease_request.process has it; 0: unknown */
 
     /* The table's own, guarded by its lock. */
     struct lease_place places[LEASE_WAITER_PLACES]; /* an operation may ask for several ranges, of two files */
@@ -162,7 +163,8 @@ void lease_table_free(struct lease_table *table); /* NULL is allowed; nothing ma
 /* May the operation change these bytes now? Does not block.
  * 0: go, now, under the same inode lock. (If the waiter was parked before, lease_op_end() follows the operation.)
  * -EINPROGRESS: parked; conflicting leases have been recalled. Drop the inode lock and give the thread back.
- * -EBUSY: policy `busy`. -EAGAIN: `waiter` is NULL and the operation would have to park (recalls have been sent).
+ * -EBUSY: policy `busy`. -EDEADLK: the process that asks holds the lease that it would wait for; it is not recalled.
+ * -EAGAIN: `waiter` is NULL and the operation would have to park (recalls have been sent).
  * -ECANCELED: abandoned. After -EINPROGRESS another thread may be running with the waiter already: the caller does not
  * touch it, nor what embeds it. */
 int lease_op_begin(struct lease_table *table, uint64_t inode, struct lease_range range, enum lease_op op,
@@ -185,6 +187,7 @@ void lease_waiter_abandon(struct lease_table *table, struct lease_waiter *waiter
 
 struct lease_request {
     uint64_t session_id;
+    int process; /* of the holder; 0: unknown */
     uint64_t inode;
     struct lease_range range; /* whole blocks, not empty */
     enum lease_mode mode;

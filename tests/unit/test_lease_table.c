@@ -481,6 +481,33 @@ static void a_recall_names_the_bytes_that_are_wanted_and_asks_for_more_when_more
     lease_op_end(f.table, &first.waiter);
 }
 
+static void who_would_wait_for_his_own_lease_hears_so(void **state)
+{
+    struct lease_request request = {
+        .session_id = 1, .process = 77, .inode = FILE_A, .range = blocks(0, 4), .mode = LEASE_WRITE};
+    struct somebody self = somebody_new(), other = somebody_new(), nobody = somebody_new();
+    struct lease_info info;
+    uint64_t id;
+
+    (void)state;
+    self.waiter.process = 77;
+    other.waiter.process = 78;
+    assert_int_equal(lease_request(f.table, &request, f.now_ns, NULL, &id), 0);
+    assert_int_equal(lease_commit(f.table, id, f.now_ns, &f, &info), 0);
+    assert_int_equal(begin(&f, FILE_A, blocks(0, 1), LEASE_OP_REPLACE, &self), -EDEADLK);
+    assert_int_equal(state_of(&f, id), LEASE_ACTIVE);
+    assert_int_equal(begin(&f, FILE_A, blocks(4, 1), LEASE_OP_REPLACE, &self), 0);
+    assert_int_equal(begin(&f, FILE_A, blocks(0, 1), LEASE_OP_REPLACE, &other), -EINPROGRESS);
+    assert_int_equal(begin(&f, FILE_A, blocks(0, 1), LEASE_OP_REPLACE, &self), -EDEADLK);
+    assert_int_equal(begin(&f, FILE_A, blocks(0, 1), LEASE_OP_REPLACE, &nobody), -EINPROGRESS);
+    /* The fence ends without its help. */
+    assert_int_equal(lease_return(f.table, 1, id, 0, f.now_ns), 0);
+    assert_int_equal(begin(&f, FILE_A, blocks(0, 1), LEASE_OP_REPLACE, &self), -EINPROGRESS);
+    lease_op_end(f.table, &self.waiter);
+    lease_op_end(f.table, &other.waiter);
+    lease_op_end(f.table, &nobody.waiter);
+}
+
 /* ---- policy busy ---- */
 
 static void under_policy_busy_an_operation_fails_and_nobody_is_recalled(void **state)
@@ -711,6 +738,7 @@ int main(void)
         STORY(a_lease_request_that_does_not_wait_recalls_nobody),
         STORY(an_abandoned_waiter_is_resumed_and_never_parks_again),
         STORY(a_recall_names_the_bytes_that_are_wanted_and_asks_for_more_when_more_are),
+        STORY(who_would_wait_for_his_own_lease_hears_so),
         BUSY(under_policy_busy_an_operation_fails_and_nobody_is_recalled),
         BUSY(under_policy_busy_the_second_in_the_queue_is_refused_not_the_first_recalled),
         STORY(under_policy_orphan_an_operation_goes_on_and_the_holder_is_told_where),
