@@ -133,6 +133,7 @@ static int start_service(struct daemon *d)
         .limits =
             {
                 .lease_time_ns = o->lease_time_ns,
+                .courtesy_ns = o->lease_time_ns,
                 .recall_timeout_ns = o->recall_timeout_ns,
                 .fence_bound_ns = d->fabric ? fabric_exposure_ops.fence_bound_ns(d->fabric) : FENCE_BOUND_NS,
                 .max_leases = MAX_LEASES,

@@ -36,6 +36,7 @@ static int check_lease(struct lease *lease)
     if (lease->state == LEASE_ACTIVE)
         for (const struct lease_place *p = lease->inode->places; p; p = p->next)
             REQUIRE(!p->parked || !lease_blocks_place(lease, p), "I10: parked for a lease that is not recalled");
+    REQUIRE(!lease->courtesy || lease->state == LEASE_ACTIVE, "courtesy for a lease that is wanted or over");
     REQUIRE((lease->deadline_ns == NO_DEADLINE) == (lease->state == LEASE_GRANTING || lease->overrun),
             "a deadline where none belongs, or none where one does");
     return 0;

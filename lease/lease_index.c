@@ -48,11 +48,11 @@ struct lease *lease_first_deadline(struct lease_table *table)
     return RB_MIN(lease_deadlines, &table->deadlines);
 }
 
-static uint64_t deadline_of(const struct lease *lease)
+static uint64_t deadline_of(const struct lease_table *table, const struct lease *lease)
 {
     switch (lease->state) {
     case LEASE_ACTIVE:
-        return lease->expires_at_ns;
+        return lease->courtesy ? later(lease->expires_at_ns, table->limits.courtesy_ns) : lease->expires_at_ns;
     case LEASE_RECALLED:
         return lease->recall_deadline_ns < lease->expires_at_ns ? lease->recall_deadline_ns : lease->expires_at_ns;
     case LEASE_FENCING:
@@ -68,7 +68,7 @@ void lease_set_deadline(struct lease_table *table, struct lease *lease)
 {
     if (lease->deadline_ns != NO_DEADLINE)
         RB_REMOVE(lease_deadlines, &table->deadlines, lease);
-    lease->deadline_ns = deadline_of(lease);
+    lease->deadline_ns = deadline_of(table, lease);
     if (lease->deadline_ns == NO_DEADLINE)
         return;
     RB_INSERT(lease_deadlines, &table->deadlines, lease);

@@ -47,6 +47,7 @@ struct lease {
     uint64_t deadline_ns; /* its place in the tree of deadlines; NO_DEADLINE: not in it */
     void *exposure;
     bool doomed;          /* to end as soon as its grant is through: session gone, or revoked meanwhile */
+    bool courtesy;        /* ACTIVE, and past its expiry */
     bool overrun;         /* the fence took longer than fence_bound_ns */
     bool recalled_by_try; /* recalled for somebody who did not wait: nobody's leaving cancels that */
 };
@@ -88,6 +89,7 @@ void lease_recall(struct lease_table *table, struct lease *lease, struct lease_r
 void lease_orphan(struct lease_table *table, struct lease *lease, struct lease_range range);
 void lease_cancel_recall(struct lease_table *table, struct lease *lease);
 void lease_start_fence(struct lease_table *table, struct lease *lease, enum lease_end_reason reason, uint64_t now_ns);
+void lease_extend_courtesy(struct lease_table *table, struct lease *lease); /* nobody conflicts with it: ACTIVE */
 void lease_overrun(struct lease_table *table, struct lease *lease);
 void lease_quarantine(struct lease_table *table, struct lease *lease);
 void lease_post(struct lease_table *table, const struct lease *lease, enum lease_event_kind kind);
@@ -111,6 +113,11 @@ void waiters_wake(struct lease_table *table, struct lease_inode *entry);
 
 /* lease_check.c. Aborts the process in LEASEFS_CHECK builds when an invariant is broken. */
 void lease_check_edge(struct lease_table *table);
+
+static inline uint64_t later(uint64_t now_ns, uint64_t by_ns)
+{
+    return by_ns >= NO_DEADLINE - 1 - now_ns ? NO_DEADLINE - 1 : now_ns + by_ns;
+}
 
 static inline struct lease *lease_of(struct lease_tree_node *node)
 {

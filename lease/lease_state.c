@@ -55,11 +55,6 @@ void lease_post(struct lease_table *table, const struct lease *lease, enum lease
     table->events.post(table->events.ctx, &event);
 }
 
-static uint64_t later(uint64_t now_ns, uint64_t by_ns)
-{
-    return by_ns >= NO_DEADLINE - 1 - now_ns ? NO_DEADLINE - 1 : now_ns + by_ns;
-}
-
 void lease_activate(struct lease_table *table, struct lease *lease, uint64_t now_ns, void *exposure)
 {
     lease->exposure = exposure;
@@ -145,6 +140,7 @@ static void count_end(struct lease_counts *total, enum lease_end_reason reason)
 
 void lease_start_fence(struct lease_table *table, struct lease *lease, enum lease_end_reason reason, uint64_t now_ns)
 {
+    lease->courtesy = false;
     lease->reason = reason;
     lease->sequence++;
     lease->fence_overrun_ns = later(now_ns, table->limits.fence_bound_ns);
@@ -153,6 +149,12 @@ void lease_start_fence(struct lease_table *table, struct lease *lease, enum leas
     lease_post(table, lease, LEASE_EVENT_FENCE);
     /* Operations that only drop blocks need not wait for the fence: detach suffices. */
     waiters_wake(table, lease->inode);
+}
+
+void lease_extend_courtesy(struct lease_table *table, struct lease *lease)
+{
+    lease->courtesy = true;
+    lease_set_deadline(table, lease);
 }
 
 void lease_overrun(struct lease_table *table, struct lease *lease)

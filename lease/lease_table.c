@@ -108,6 +108,16 @@ static void op_orphans(struct lease_table *table, struct lease_inode *entry, str
         lease_orphan(table, lease, range);
 }
 
+static void op_ends_expired(struct lease_table *table, struct lease_inode *entry, const struct lease_place *op,
+                            uint64_t now_ns)
+{
+    struct lease *lease;
+
+    FOR_EACH_OVERLAP(lease, entry, op->range)
+    if (lease->courtesy && lease_blocks_op(lease, op->op, op->policy))
+        lease_start_fence(table, lease, LEASE_END_EXPIRED, now_ns);
+}
+
 static int op_begin(struct lease_table *table, uint64_t inode, const struct lease_place *op, uint64_t now_ns,
                     struct lease_waiter *waiter)
 {
@@ -116,6 +126,7 @@ static int op_begin(struct lease_table *table, uint64_t inode, const struct leas
 
     if (!entry)
         return 0;
+    op_ends_expired(table, entry, op, now_ns);
     error = op_blocked(entry, op->range, op->op, op->policy, waiter ? waiter->process : 0);
     if (!error)
         op_orphans(table, entry, op->range, op->op);
@@ -206,6 +217,8 @@ static bool request_blocked(struct lease_table *table, const struct lease_reques
         if (!lease_blocks_request(lease, request->mode))
             continue;
         blocked = true;
+        if (lease->courtesy)
+            lease_start_fence(table, lease, LEASE_END_EXPIRED, now_ns);
         *ret_recall_pending |= lease->state == LEASE_RECALLED;
         *ret_busy |= lease->state != LEASE_FENCING &&
                      lease_policy_between(lease, request_policy(table, request)) == LEASE_POLICY_BUSY;
@@ -280,6 +293,7 @@ static void get_info(const struct lease *lease, struct lease_info *info)
         .sequence = lease->sequence,
         .granted_at_ns = lease->granted_at_ns,
         .expires_at_ns = lease->expires_at_ns,
+        .courtesy = lease->courtesy,
         .recall_deadline_ns = lease->state == LEASE_RECALLED ? lease->recall_deadline_ns : 0,
         .policy = lease->policy,
         .orphaned = lease->orphaned,
@@ -360,8 +374,8 @@ int lease_renew(struct lease_table *table, uint64_t session_id, uint64_t lease_i
     } else if (lease->state != LEASE_ACTIVE && lease->state != LEASE_RECALLED) {
         result = -ESTALE;
     } else {
-        if (now_ns < NO_DEADLINE - 1 - table->limits.lease_time_ns)
-            lease->expires_at_ns = now_ns + table->limits.lease_time_ns;
+        lease->expires_at_ns = later(now_ns, table->limits.lease_time_ns);
+        lease->courtesy = false;
         lease_set_deadline(table, lease);
         get_info(lease, ret_info);
     }
@@ -449,6 +463,8 @@ static void tick_one(struct lease_table *table, struct lease *lease, uint64_t no
         lease_overrun(table, lease);
     else if (lease->state == LEASE_RECALLED && lease->recall_deadline_ns <= now_ns)
         lease_start_fence(table, lease, LEASE_END_RECALL_TIMEOUT, now_ns);
+    else if (lease->state == LEASE_ACTIVE && !lease->courtesy && table->limits.courtesy_ns)
+        lease_extend_courtesy(table, lease);
     else
         lease_start_fence(table, lease, LEASE_END_EXPIRED, now_ns);
 }

@@ -29,7 +29,9 @@
  *   another lease, write   until fenced                    until fenced
  *
  *   (*) or until the fence has overrun lease_limits.fence_bound_ns: then the filesystem copies the held blocks.
- *   GRANTING conflicts like ACTIVE; its recall is sent as soon as the grant is committed.
+ *   An expired lease that nobody conflicts with stays for lease_limits.courtesy_ns, and can be renewed. A conflict ends
+ * it at once: its holder has had its time. GRANTING conflicts like ACTIVE; its recall is sent as soon as the grant is
+ * committed.
  *
  * What a conflict means for an operation is the policy of its file, or that of the lease where it lets the operation
  * go further (busy, recall, orphan in this order). Under `orphan` only a grant in progress is waited for, and a lease
@@ -84,6 +86,7 @@ enum lease_end_reason {
 
 struct lease_limits {
     uint64_t lease_time_ns;     /* from grant or renewal to expiry */
+    uint64_t courtesy_ns;       /* how long an expired lease lives on, as long as nobody conflicts with it */
     uint64_t recall_timeout_ns; /* from recall to revocation */
     uint64_t fence_bound_ns;    /* a fence that takes longer than this has overrun */
     size_t max_leases;          /* in the table */
@@ -210,6 +213,7 @@ struct lease_info {
     enum lease_state state;
     uint32_t sequence; /* starts at 1, grows with each change of the lease that the holder is told of */
     uint64_t granted_at_ns, expires_at_ns;
+    bool courtesy;               /* past its expiry, and not ended yet */
     uint64_t recall_deadline_ns; /* 0: none */
     struct lease_range wanted;   /* recalled: from the first to the last byte that somebody waits for */
     enum lease_policy policy;    /* 0: the file's */

@@ -30,6 +30,8 @@ static json_t *lease_json(const struct lease_info *info, uint64_t now_ns)
                             json_integer(info->recall_deadline_ns > now_ns
                                              ? (json_int_t)((info->recall_deadline_ns - now_ns) / 1000000)
                                              : 0));
+    if (json && info->courtesy)
+        json_object_set_new(json, "courtesy", json_true());
     if (json && info->policy)
         json_object_set_new(json, "policy", json_string(lease_policy_name(info->policy)));
     if (json && info->orphaned.length) {

@@ -393,7 +393,8 @@ static void run_seed(uint64_t seed, enum lease_policy policy, uint64_t steps)
     w.random = (seed + 1) * UINT64_C(0x9e3779b97f4a7c15);
     w.policy = limits.policy = policy;
     w.now_ns = MS;
-    limits.lease_time_ns = 3000 * MS;
+    limits.lease_time_ns = 1000 * MS;
+    limits.courtesy_ns = seed % 2 ? 1000 * MS : 0;
     limits.max_leases = MAX_LEASES;
     assert_int_equal(lease_table_new(&limits, &events, &w.table), 0);
     for (uint64_t i = 0; i < steps; i++) {

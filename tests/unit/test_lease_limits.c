@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Stories of leases that expire, and of limits. */
+#include "lease_fixture.h"
+
+#include <errno.h>
+
+#define FILE_A 7
+#define FILE_B 8
+
+static struct fixture f;
+
+static int setup(void **state)
+{
+    (void)state;
+    fixture_start(&f, &fixture_limits);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    fixture_end(&f);
+    return 0;
+}
+
+static void courtesy_start(void)
+{
+    struct lease_limits limits = fixture_limits;
+
+    fixture_end(&f);
+    limits.courtesy_ns = 5000 * MS;
+    fixture_start(&f, &limits);
+}
+
+static void an_expired_lease_that_nobody_needs_stays_for_a_while_and_can_be_renewed(void **state)
+{
+    uint64_t renewed, left;
+    struct lease_info info;
+
+    (void)state;
+    courtesy_start();
+    renewed = lease_held(&f, 1, FILE_A, blocks(0, 4), LEASE_WRITE);
+    left = lease_held(&f, 1, FILE_A, blocks(4, 4), LEASE_WRITE);
+    pass_time(&f, fixture_limits.lease_time_ns);
+    assert_int_equal(lease_get(f.table, left, &info), 0);
+    assert_true(info.courtesy);
+    pass_time(&f, 4999 * MS);
+    assert_int_equal(lease_renew(f.table, 1, renewed, f.now_ns, &info), 0);
+    assert_false(info.courtesy);
+    assert_int_equal(info.expires_at_ns, f.now_ns + fixture_limits.lease_time_ns);
+    pass_time(&f, 1 * MS);
+    assert_int_equal(state_of(&f, renewed), LEASE_ACTIVE);
+    assert_int_equal(state_of(&f, left), LEASE_FENCING);
+    assert_int_equal(last_event(&f)->reason, LEASE_END_EXPIRED);
+}
+
+/* I6: who is dead keeps nobody waiting, not for the recall's deadline either. */
+static void an_expired_lease_ends_at_the_first_conflict(void **state)
+{
+    struct somebody writer = somebody_new();
+    uint64_t read, write, id;
+
+    (void)state;
+    courtesy_start();
+    read = lease_held(&f, 1, FILE_A, blocks(0, 4), LEASE_READ);
+    write = lease_held(&f, 1, FILE_A, blocks(4, 4), LEASE_WRITE);
+    pass_time(&f, fixture_limits.lease_time_ns);
+    assert_int_equal(begin(&f, FILE_A, blocks(0, 1), LEASE_OP_SHARE, NULL), 0);
+    assert_int_equal(state_of(&f, read), LEASE_ACTIVE); /* that was no conflict */
+    assert_int_equal(begin(&f, FILE_A, blocks(0, 1), LEASE_OP_REPLACE, NULL), 0);
+    assert_int_equal(state_of(&f, read), LEASE_FENCING);
+    assert_int_equal(begin(&f, FILE_A, blocks(4, 1), LEASE_OP_REPLACE, &writer), -EINPROGRESS); /* for the fence */
+    assert_int_equal(state_of(&f, write), LEASE_FENCING);
+    lease_fenced(f.table, write, true, f.now_ns);
+    assert_int_equal(writer.resumed, 1);
+    assert_int_equal(begin(&f, FILE_A, blocks(4, 1), LEASE_OP_REPLACE, &writer), 0);
+    lease_op_end(f.table, &writer.waiter);
+
+    write = lease_held(&f, 1, FILE_B, blocks(0, 4), LEASE_WRITE);
+    pass_time(&f, fixture_limits.lease_time_ns);
+    assert_int_equal(ask_lease(&f, 2, FILE_B, blocks(0, 4), LEASE_READ, NULL, &id), -EBUSY);
+    assert_int_equal(state_of(&f, write), LEASE_FENCING);
+    assert_int_equal(events_of(&f, LEASE_EVENT_RECALL, 0), 0);
+}
+
+#define STORY(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        STORY(an_expired_lease_that_nobody_needs_stays_for_a_while_and_can_be_renewed),
+        STORY(an_expired_lease_ends_at_the_first_conflict),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
