@@ -31,8 +31,9 @@
 #include "rdma/fabric.h"
 #include <leasefs/protocol.h>
 
-#define FENCE_BOUND_NS UINT64_C(2000000000) /* where there is no device to say */
-#define MAX_LEASES     65536u
+#define FENCE_BOUND_NS   UINT64_C(2000000000) /* where there is no device to say */
+#define MAX_LEASES       65536u
+#define MAX_OWNER_LEASES (MAX_LEASES / 2) /* no user takes them all */
 
 struct daemon {
     struct options *options;
@@ -138,6 +139,7 @@ static int start_service(struct daemon *d)
                 .fence_bound_ns = d->fabric ? fabric_exposure_ops.fence_bound_ns(d->fabric) : FENCE_BOUND_NS,
                 .max_leases = MAX_LEASES,
                 .max_session_leases = LEASEFS_MAX_SESSION_LEASES,
+                .max_owner_leases = MAX_OWNER_LEASES,
                 .policy = o->policy,
             },
         .layout = &fs_layout_ops,

@@ -94,7 +94,10 @@ static void refuse_request(struct request *request, int error)
     if (error == -EAGAIN) {
         refusal.reason = LEASEFS_REASON_RECALL;
         refusal.remedy = "Try again when the waiting operation is done.";
-    } else if (error == -EMFILE || error == -ENFILE) {
+    } else if (error == -ENFILE) {
+        refusal.reason = LEASEFS_REASON_LIMIT;
+        refusal.remedy = "Leases that nobody renewed lately are being recalled: try again soon.";
+    } else if (error == -EMFILE || error == -EDQUOT) {
         refusal.reason = LEASEFS_REASON_LIMIT;
         refusal.remedy = "Return leases that are not needed.";
     }
@@ -207,6 +210,8 @@ static void finish(struct request *request, uint64_t lease_id)
     error = grant_expose(grant, &keys);
     if (error) {
         c->layout->release(c->fs, grant->hold);
+        if (error == -ENOMEM) /* the limit on locked memory, most likely */
+            lease_make_room(service->table, request->session->id, grant->range.length, service_now_ns());
         goto undo_grant;
     }
     grant_publish(grant);
@@ -256,6 +261,7 @@ static bool ask(struct request *request, uint64_t *ret_lease_id)
     struct lease_service *service = session->service;
     struct lease_request wanted = {
         .session_id = session->id,
+        .owner = session->who.uid,
         .process = session->who.pid,
         .inode = request->inode,
         .range = range_round_out((struct lease_range){request->offset, request->length}, LEASEFS_BLOCK_SIZE),

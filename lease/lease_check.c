@@ -45,9 +45,11 @@ static int check_lease(struct lease *lease)
 static int check(struct lease_table *table)
 {
     size_t leases = 0, places = 0;
+    uint64_t bytes = 0;
 
     for (struct lease *lease = lease_lowest(table); lease; lease = lease_after(lease)) {
         leases++;
+        bytes += lease->node.range.length;
         if (lease->state == LEASE_QUARANTINED) {
             REQUIRE(!lease->session && !lease->inode, "a quarantined lease can still conflict");
             continue;
@@ -56,6 +58,12 @@ static int check(struct lease_table *table)
             return -EUCLEAN;
     }
     REQUIRE(leases == table->n_leases, "count of leases");
+    REQUIRE(bytes == table->bytes, "count of bytes");
+    for (struct lease_owner *owner = table->owners; owner; owner = owner->hh.next) {
+        leases -= owner->count;
+        bytes -= owner->bytes;
+    }
+    REQUIRE(!leases && !bytes, "counts of owners");
     for (struct lease_inode *entry = table->inodes; entry; entry = entry->hh.next) {
         REQUIRE(lease_tree_valid(&entry->tree), "interval tree");
         REQUIRE(entry->places || !lease_tree_empty(&entry->tree), "an empty file entry");

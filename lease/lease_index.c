@@ -48,6 +48,11 @@ struct lease *lease_first_deadline(struct lease_table *table)
     return RB_MIN(lease_deadlines, &table->deadlines);
 }
 
+struct lease *lease_after_deadline(struct lease *lease)
+{
+    return RB_NEXT(lease_deadlines, NULL, lease);
+}
+
 static uint64_t deadline_of(const struct lease_table *table, const struct lease *lease)
 {
     switch (lease->state) {
@@ -129,57 +134,103 @@ static void session_put(struct lease_table *table, struct lease_session *session
     free(session);
 }
 
-int lease_add(struct lease_table *table, const struct lease_request *request, struct lease **ret_lease)
+static struct lease_owner *owner_get(struct lease_table *table, uint32_t number)
 {
-    struct lease_session *session;
-    struct lease_inode *entry;
-    struct lease *lease;
-    int error = -ENOMEM;
+    struct lease_owner *owner;
 
-    if (table->n_leases >= table->limits.max_leases)
-        return -ENFILE;
-    session = session_get(table, request->session_id);
-    if (!session)
-        return -ENOMEM;
-    if (session->count >= table->limits.max_session_leases) {
-        error = -EMFILE;
-        goto undo_session;
-    }
-    entry = lease_inode_get(table, request->inode);
-    if (!entry)
-        goto undo_session;
-    lease = calloc(1, sizeof(*lease));
-    if (!lease)
-        goto undo_inode;
-    lease->lease_id = ++table->last_id;
-    lease->session_id = request->session_id;
-    lease->inode_number = request->inode;
-    lease->process = request->process;
-    lease->mode = request->mode;
-    lease->policy = request->policy;
-    lease->state = LEASE_GRANTING;
-    lease->sequence = 1;
-    lease->deadline_ns = NO_DEADLINE;
-    lease->inode = entry;
-    lease->session = session;
-    lease->node.range = request->range;
-    lease->node.key = lease->lease_id;
-    lease_tree_insert(&entry->tree, &lease->node);
+    HASH_FIND(hh, table->owners, &number, sizeof(number), owner);
+    if (owner)
+        return owner;
+    owner = calloc(1, sizeof(*owner));
+    if (!owner)
+        return NULL;
+    owner->owner = number;
+    HASH_ADD(hh, table->owners, owner, sizeof(owner->owner), owner);
+    return owner;
+}
+
+static void owner_put(struct lease_table *table, struct lease_owner *owner)
+{
+    if (owner->count)
+        return;
+    HASH_DELETE(hh, table->owners, owner);
+    free(owner);
+}
+
+static bool over(uint64_t used, uint64_t more, uint64_t max)
+{
+    return max && (used > max || more > max - used);
+}
+
+static int check_limits(const struct lease_table *table, const struct lease_session *session,
+                        const struct lease_owner *owner, uint64_t bytes)
+{
+    const struct lease_limits *limits = &table->limits;
+
+    if (session->count >= limits->max_session_leases)
+        return -EMFILE;
+    if (over(owner->count, 1, limits->max_owner_leases) || over(owner->bytes, bytes, limits->max_owner_bytes))
+        return -EDQUOT;
+    return table->n_leases >= limits->max_leases || over(table->bytes, bytes, limits->max_bytes) ? -ENFILE : 0;
+}
+
+static void link_lease(struct lease_table *table, struct lease *lease, struct lease_session *session)
+{
+    lease_tree_insert(&lease->inode->tree, &lease->node);
     RB_INSERT(lease_ids, &table->ids, lease);
+    lease->session = session;
     lease->next = session->leases;
     lease->prev = &session->leases;
     if (lease->next)
         lease->next->prev = &lease->next;
     session->leases = lease;
     session->count++;
+    lease->owner->count++;
+    lease->owner->bytes += lease->node.range.length;
+    table->bytes += lease->node.range.length;
     table->n_leases++;
+}
+
+int lease_add(struct lease_table *table, const struct lease_request *request, struct lease **ret_lease)
+{
+    struct lease_session *session = session_get(table, request->session_id);
+    struct lease_owner *owner = owner_get(table, request->owner);
+    struct lease_inode *entry = NULL;
+    struct lease *lease = NULL;
+    int error = session && owner ? check_limits(table, session, owner, request->range.length) : -ENOMEM;
+
+    if (!error) {
+        entry = lease_inode_get(table, request->inode);
+        lease = entry ? calloc(1, sizeof(*lease)) : NULL;
+        error = lease ? 0 : -ENOMEM;
+    }
+    if (error)
+        goto undo;
+    *lease = (struct lease){
+        .lease_id = ++table->last_id,
+        .session_id = request->session_id,
+        .inode_number = request->inode,
+        .process = request->process,
+        .mode = request->mode,
+        .policy = request->policy,
+        .state = LEASE_GRANTING,
+        .sequence = 1,
+        .deadline_ns = NO_DEADLINE,
+        .inode = entry,
+        .owner = owner,
+        .node = {.range = request->range, .key = table->last_id},
+    };
+    link_lease(table, lease, session);
     *ret_lease = lease;
     return 0;
 
-undo_inode:
-    lease_inode_put(table, entry);
-undo_session:
-    session_put(table, session);
+undo:
+    if (entry)
+        lease_inode_put(table, entry);
+    if (owner)
+        owner_put(table, owner);
+    if (session)
+        session_put(table, session);
     return error;
 }
 
@@ -202,6 +253,10 @@ void lease_destroy(struct lease_table *table, struct lease *lease)
     if (lease->deadline_ns != NO_DEADLINE)
         RB_REMOVE(lease_deadlines, &table->deadlines, lease);
     RB_REMOVE(lease_ids, &table->ids, lease);
+    lease->owner->count--;
+    lease->owner->bytes -= lease->node.range.length;
+    owner_put(table, lease->owner);
+    table->bytes -= lease->node.range.length;
     table->n_leases--;
     free(lease);
 }

@@ -29,12 +29,21 @@ struct lease_session {
     UT_hash_handle hh;
 };
 
+/* A user, over all sessions. Leases count until they are gone for good. */
+struct lease_owner {
+    uint32_t owner;
+    size_t count;
+    uint64_t bytes;
+    UT_hash_handle hh;
+};
+
 struct lease {
     struct lease_tree_node node; /* first: a node of the inode's tree is its lease */
     RB_ENTRY(lease) by_id, by_deadline;
     struct lease *next, **prev; /* of the session */
     struct lease_inode *inode;
     struct lease_session *session; /* NULL once quarantined */
+    struct lease_owner *owner;
     uint64_t lease_id, session_id, inode_number;
     enum lease_mode mode;
     enum lease_state state;
@@ -63,6 +72,8 @@ struct lease_table {
     struct lease_deadlines deadlines;
     struct lease_inode *inodes;
     struct lease_session *sessions;
+    struct lease_owner *owners;
+    uint64_t bytes; /* of all leases' ranges */
     uint64_t last_id, last_ticket;
     size_t n_leases, n_places;
     struct lease_counts total; /* the counters since the start */
@@ -80,6 +91,7 @@ void lease_unlink(struct lease_table *table,
                   struct lease *lease); /* from its inode and session; it conflicts no more */
 void lease_destroy(struct lease_table *table, struct lease *lease);
 struct lease *lease_first_deadline(struct lease_table *table);
+struct lease *lease_after_deadline(struct lease *lease);
 void lease_set_deadline(struct lease_table *table, struct lease *lease); /* recomputed from its state */
 
 /* lease_state.c: the machine's edges. */

@@ -241,6 +241,34 @@ static int request_wait(struct lease_table *table, const struct lease_request *r
     return error;
 }
 
+static void make_room(struct lease_table *table, uint64_t session_id, uint64_t bytes, uint64_t now_ns)
+{
+    uint64_t coming = 0;
+
+    for (struct lease *lease = lease_lowest(table); lease; lease = lease_after(lease))
+        if (lease->state == LEASE_RECALLED || lease->state == LEASE_FENCING)
+            coming += lease->node.range.length;
+    /* Active leases are in the order of their expiry, and so of their renewal. */
+    for (struct lease *lease = lease_first_deadline(table), *next; lease && coming < bytes; lease = next) {
+        next = lease_after_deadline(lease);
+        if (lease->state != LEASE_ACTIVE || lease->session_id == session_id)
+            continue;
+        coming += lease->node.range.length;
+        lease->recalled_by_try = true;
+        if (lease->courtesy)
+            lease_start_fence(table, lease, LEASE_END_EXPIRED, now_ns);
+        else
+            lease_recall(table, lease, lease->node.range, now_ns);
+    }
+}
+
+void lease_make_room(struct lease_table *table, uint64_t session_id, uint64_t bytes, uint64_t now_ns)
+{
+    lock(table);
+    make_room(table, session_id, bytes, now_ns);
+    unlock(table);
+}
+
 static int request(struct lease_table *table, const struct lease_request *request, uint64_t now_ns,
                    struct lease_waiter *waiter, uint64_t *ret_lease_id)
 {
@@ -259,6 +287,8 @@ static int request(struct lease_table *table, const struct lease_request *reques
         return request_wait(table, request, now_ns, waiter);
     }
     error = lease_add(table, request, &lease);
+    if (error == -ENFILE && request->wait)
+        make_room(table, request->session_id, request->range.length, now_ns);
     if (error)
         return error;
     *ret_lease_id = lease->lease_id;
@@ -526,6 +556,7 @@ void lease_counts(struct lease_table *table, struct lease_counts *ret_counts)
     lock(table);
     *ret_counts = table->total;
     ret_counts->leases = table->n_leases;
+    ret_counts->bytes = table->bytes;
     ret_counts->waiters = table->n_places;
     for (struct lease *lease = lease_lowest(table); lease; lease = lease_after(lease)) {
         ret_counts->granting += lease->state == LEASE_GRANTING;

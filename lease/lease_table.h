@@ -91,6 +91,9 @@ struct lease_limits {
     uint64_t fence_bound_ns;    /* a fence that takes longer than this has overrun */
     size_t max_leases;          /* in the table */
     size_t max_session_leases;
+    size_t max_owner_leases;  /* of all sessions of one user; 0: no limit, here and below */
+    uint64_t max_owner_bytes; /* likewise: of the ranges of their leases */
+    uint64_t max_bytes;       /* in the table */
     enum lease_policy policy;
 };
 
@@ -190,7 +193,8 @@ void lease_waiter_abandon(struct lease_table *table, struct lease_waiter *waiter
 
 struct lease_request {
     uint64_t session_id;
-    int process; /* of the holder; 0: unknown */
+    uint32_t owner; /* the user whose limits it counts against */
+    int process;    /* of the holder; 0: unknown */
     uint64_t inode;
     struct lease_range range; /* whole blocks, not empty */
     enum lease_mode mode;
@@ -201,8 +205,9 @@ struct lease_request {
 
 /* Begins a grant: 0 and *ret_lease_id in state GRANTING (the caller then holds and exposes, and ends with
  * lease_commit() or lease_abort()). -EINPROGRESS: parked. -EBUSY: conflict and policy `busy` or !wait.
- * -EAGAIN: a recall is pending (I10) and !wait. -EMFILE, -ENFILE: limit of the session, of the table. -EINVAL.
- * -ECANCELED: the waiter was abandoned. */
+ * -EAGAIN: a recall is pending (I10) and !wait. -EMFILE, -EDQUOT, -ENFILE: limit of the session, of
+ * the owner, of the table (with `wait`, leases that were renewed least recently have been recalled to make room).
+ * -EINVAL. -ECANCELED: the waiter was abandoned. */
 int lease_request(struct lease_table *table, const struct lease_request *request, uint64_t now_ns,
                   struct lease_waiter *waiter, uint64_t *ret_lease_id);
 
@@ -236,6 +241,9 @@ int lease_renew(struct lease_table *table, uint64_t session_id, uint64_t lease_i
                 struct lease_info *ret_info);
 int lease_return(struct lease_table *table, uint64_t session_id, uint64_t lease_id, uint32_t sequence, uint64_t now_ns);
 
+/* Recalls leases of other sessions, least recently renewed first, until those on their way back add up to `bytes`. */
+void lease_make_room(struct lease_table *table, uint64_t session_id, uint64_t bytes, uint64_t now_ns);
+
 /* By an administrator: -> FENCING at once. -ENOENT, -EALREADY. */
 int lease_revoke(struct lease_table *table, uint64_t lease_id, uint64_t now_ns);
 
@@ -259,6 +267,7 @@ size_t lease_list(struct lease_table *table, uint64_t inode, struct lease_info *
 
 struct lease_counts {
     size_t leases, granting, active, recalled, fencing, quarantined, waiters;
+    uint64_t bytes;                                                                   /* of their ranges */
     uint64_t granted, returned, recalls, recall_timeouts, expired, revoked, orphaned; /* since the start */
 };
 void lease_counts(struct lease_table *table, struct lease_counts *ret_counts);

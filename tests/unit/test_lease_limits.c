@@ -83,6 +83,67 @@ static void an_expired_lease_ends_at_the_first_conflict(void **state)
     assert_int_equal(events_of(&f, LEASE_EVENT_RECALL, 0), 0);
 }
 
+static void limits_of_a_user_hold_over_all_his_sessions_until_his_leases_are_gone(void **state)
+{
+    struct lease_limits limits = fixture_limits;
+    struct lease_request request = {.owner = 1000, .inode = FILE_A, .range = blocks(0, 4), .mode = LEASE_READ};
+    struct lease_info info;
+    uint64_t id, first = 0;
+
+    (void)state;
+    fixture_end(&f);
+    limits.max_owner_leases = 3;
+    limits.max_owner_bytes = 10 * BLOCK;
+    fixture_start(&f, &limits);
+    for (request.session_id = 1; request.session_id <= 2; request.session_id++) {
+        assert_int_equal(lease_request(f.table, &request, f.now_ns, NULL, &id), 0);
+        assert_int_equal(lease_commit(f.table, id, f.now_ns, &f, &info), 0);
+        first = first ? first : id;
+    }
+    assert_int_equal(lease_request(f.table, &request, f.now_ns, NULL, &id), -EDQUOT); /* 12 blocks */
+    request.range = blocks(0, 1);
+    assert_int_equal(lease_request(f.table, &request, f.now_ns, NULL, &id), 0);
+    assert_int_equal(lease_request(f.table, &request, f.now_ns, NULL, &id), -EDQUOT); /* 4 leases */
+    request.owner = 1001;
+    assert_int_equal(lease_request(f.table, &request, f.now_ns, NULL, &id), 0);
+    request.owner = 1000;
+    assert_int_equal(lease_return(f.table, 1, first, 0, f.now_ns), 0);
+    assert_int_equal(lease_request(f.table, &request, f.now_ns, NULL, &id), -EDQUOT); /* its fence is not proven yet */
+    lease_fenced(f.table, first, true, f.now_ns);
+    assert_int_equal(lease_request(f.table, &request, f.now_ns, NULL, &id), 0);
+}
+
+static void under_pressure_leases_go_that_were_renewed_least_recently(void **state)
+{
+    struct lease_limits limits = fixture_limits;
+    struct somebody late = somebody_new();
+    uint64_t ids[4], id;
+    struct lease_info info;
+
+    (void)state;
+    fixture_end(&f);
+    limits.max_bytes = 16 * BLOCK;
+    fixture_start(&f, &limits);
+    for (int i = 0; i < 4; i++) {
+        ids[i] = lease_held(&f, 1 + i, FILE_A, blocks(4 * i, 4), LEASE_WRITE);
+        pass_time(&f, MS);
+    }
+    assert_int_equal(lease_renew(f.table, 1, ids[0], f.now_ns, &info), 0);
+    assert_int_equal(ask_lease(&f, 2, FILE_B, blocks(0, 6), LEASE_READ, NULL, &id), -ENFILE);
+    assert_int_equal(events_of(&f, LEASE_EVENT_RECALL, 0), 0); /* it does not wait */
+    for (int i = 0; i < 2; i++)                                /* asking twice recalls no more than asking once */
+        assert_int_equal(ask_lease(&f, 2, FILE_B, blocks(0, 6), LEASE_READ, &late, &id), -ENFILE);
+    assert_int_equal(state_of(&f, ids[0]), LEASE_ACTIVE);
+    assert_int_equal(state_of(&f, ids[1]), LEASE_ACTIVE); /* its own */
+    assert_int_equal(state_of(&f, ids[2]), LEASE_RECALLED);
+    assert_int_equal(state_of(&f, ids[3]), LEASE_RECALLED);
+    for (int i = 2; i < 4; i++) {
+        assert_int_equal(lease_return(f.table, 1 + i, ids[i], 0, f.now_ns), 0);
+        lease_fenced(f.table, ids[i], true, f.now_ns);
+    }
+    assert_int_equal(ask_lease(&f, 2, FILE_B, blocks(0, 6), LEASE_READ, &late, &id), 0);
+}
+
 #define STORY(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -90,6 +151,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         STORY(an_expired_lease_that_nobody_needs_stays_for_a_while_and_can_be_renewed),
         STORY(an_expired_lease_ends_at_the_first_conflict),
+        STORY(limits_of_a_user_hold_over_all_his_sessions_until_his_leases_are_gone),
+        STORY(under_pressure_leases_go_that_were_renewed_least_recently),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
