@@ -166,6 +166,29 @@ static void layout_invalidate(void *arg, uint64_t ino, struct lease_range range,
         done(done_arg);
 }
 
+static int layout_extents(void *arg, uint64_t ino, uint64_t offset, struct layout_extent *extents, int max)
+{
+    struct fs *fs = arg;
+    struct fs_inode *inode;
+    struct file_extent e;
+    int n = 0, err = inode_get_type(fs, ino, S_IFREG, &inode);
+
+    if (err)
+        return err;
+    inode_lock_shared(inode);
+    for (; n < max && file_data_next_extent(inode->data, offset, &e); offset = e.offset + e.length)
+        extents[n++] = (struct layout_extent){
+            .offset = e.offset,
+            .length = e.length,
+            .pool_offset = (uint64_t)e.start.index * POOL_BLOCK_SIZE,
+            .unwritten = e.unwritten,
+            .shared = e.shared,
+        };
+    inode_unlock(inode);
+    inode_put(fs, inode);
+    return n;
+}
+
 static struct layout_usage layout_usage(void *arg)
 {
     struct fs *fs = arg;
@@ -215,5 +238,6 @@ const struct layout_ops fs_layout_ops = {
     .sole = layout_sole,
     .committed = layout_committed,
     .invalidate = layout_invalidate,
+    .extents = layout_extents,
     .usage = layout_usage,
 };

@@ -75,6 +75,14 @@ struct layout_attr {
     enum lease_policy policy; /* the file's own; 0: the mount's */
 };
 
+/* A run of blocks of a file, as people are shown it. */
+struct layout_extent {
+    uint64_t offset, length; /* bytes of the file */
+    uint64_t pool_offset;    /* bytes */
+    bool unwritten;
+    bool shared; /* some block of it belongs to other files, too */
+};
+
 struct layout_ops {
     const struct layout_segment *(*segments)(void *fs, size_t *ret_count);
 
@@ -137,6 +145,10 @@ struct layout_ops {
     /* Drops the kernel's cached pages of the range, on a thread of the filesystem's own, and then calls done(arg).
      * Never blocks the caller. */
     void (*invalidate)(void *fs, uint64_t inode, struct lease_range range, void (*done)(void *arg), void *arg);
+
+    /* The blocks of a file, for people: at most max extents at or after `offset` (bytes), in order; how many, or a
+     * negative errno. */
+    int (*extents)(void *fs, uint64_t inode, uint64_t offset, struct layout_extent *extents, int max);
 
     /* Fills in a summary for "status". */
     struct layout_usage {

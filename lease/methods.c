@@ -256,6 +256,15 @@ static void commit_step(struct request *r)
         request_result(r, json_pack("{s:I}", "data_version", (json_int_t)attr.data_version));
 }
 
+static void take_map_step(struct request *r)
+{
+    r->mode = LEASE_READ; /* who may read it may know */
+    if (take_path(r, "path", REQUIRED, &r->path) && take_uint(r, "offset", OPTIONAL, &r->offset))
+        map_step(r);
+    else
+        invalid(r, "map {path: absolute; offset: bytes}");
+}
+
 static void probe_step(struct request *r)
 {
     const struct lease_service_config *c = &r->session->service->config;
@@ -434,6 +443,7 @@ static const struct method {
     {LEASEFS_METHOD_PUBLISH, NULL, publish_step},   {LEASEFS_METHOD_PREPARE, NULL, prepare_step},
     {LEASEFS_METHOD_CLONE, NULL, clone_step},       {LEASEFS_METHOD_REVOKE, revoke_lease, NULL},
     {LEASEFS_METHOD_STATUS, NULL, status_step},     {LEASEFS_METHOD_PROBE, NULL, probe_step},
+    {LEASEFS_METHOD_MAP, NULL, take_map_step},
 };
 
 static void dispatch(struct session *session, const struct jsonrpc_request *rpc)

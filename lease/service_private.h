@@ -207,5 +207,6 @@ void notice_deliver(struct mail *mail);
 
 /* status.c */
 void status_step(struct request *request);
+void map_step(struct request *request); /* path and offset are taken */
 
 #endif

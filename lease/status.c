@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* "status": what there is, for people and monitors. */
+/* "status" and "map": what there is, for people and monitors. */
 #include <errno.h>
 #include <stdlib.h>
 
 #include "lease/service_private.h"
+
+#define MAP_EXTENTS 256 /* of one answer */
 
 static json_t *pool_json(const struct lease_service_config *c)
 {
@@ -41,15 +43,16 @@ static json_t *lease_json(const struct lease_info *info, uint64_t now_ns)
     return json;
 }
 
-static json_t *leases_json(struct lease_table *table)
+/* Of one inode; 0: all. */
+static json_t *leases_json(struct lease_table *table, uint64_t inode)
 {
-    size_t max = lease_list(table, 0, NULL, 0) + 16, count;
+    size_t max = lease_list(table, inode, NULL, 0) + 16, count;
     struct lease_info *infos = calloc(max, sizeof(*infos));
     json_t *array = json_array();
     uint64_t now_ns = service_now_ns();
 
     if (infos) {
-        count = lease_list(table, 0, infos, max);
+        count = lease_list(table, inode, infos, max);
         for (size_t i = 0; i < count && i < max; i++)
             json_array_append_new(array, lease_json(&infos[i], now_ns));
     }
@@ -101,7 +104,7 @@ void status_step(struct request *request)
                                (json_int_t)c->boot_epoch, "uptime_ms",
                                (json_int_t)((service_now_ns() - service->started_at_ns) / 1000000), "policy",
                                lease_policy_name(c->limits.policy), "pool", pool_json(c), "leases",
-                               leases_json(service->table), "counters", counters_json(service->table));
+                               leases_json(service->table, 0), "counters", counters_json(service->table));
 
     if (!m || !status) {
         free(m);
@@ -113,4 +116,46 @@ void status_step(struct request *request)
         json_object_set_new(status, "fabric", c->exposure->status(c->fabric));
     *m = (struct status_mail){.mail.deliver = deliver, .request = request, .status = status};
     mail_post(service, &m->mail);
+}
+
+static json_t *extents_json(const struct layout_extent *extents, int count)
+{
+    json_t *array = json_array();
+
+    for (int i = 0; i < count; i++)
+        json_array_append_new(
+            array, json_pack("{s:I, s:I, s:I, s:s, s:b}", "offset", (json_int_t)extents[i].offset, "length",
+                             (json_int_t)extents[i].length, "pool_offset", (json_int_t)extents[i].pool_offset, "state",
+                             extents[i].unwritten ? "unwritten" : "written", "shared", (int)extents[i].shared));
+    return array;
+}
+
+void map_step(struct request *request)
+{
+    struct lease_service *service = request->session->service;
+    const struct lease_service_config *c = &service->config;
+    struct layout_extent *extents = calloc(MAP_EXTENTS, sizeof(*extents));
+    int count = 0, error = extents ? grant_pin(request) : -ENOMEM;
+    struct layout_attr attr;
+    json_t *map;
+
+    if (!error)
+        error = c->layout->getattr(c->fs, request->inode, &attr);
+    if (!error) {
+        count = c->layout->extents(c->fs, request->inode, request->offset, extents, MAP_EXTENTS);
+        error = count < 0 ? count : 0;
+    }
+    if (error) {
+        free(extents);
+        request_fail(request, error);
+        return;
+    }
+    map = json_pack("{s:s, s:I, s:I, s:I, s:o, s:o}", "path", request->path, "inode", (json_int_t)request->inode,
+                    "size", (json_int_t)attr.size, "data_version", (json_int_t)attr.data_version, "extents",
+                    extents_json(extents, count), "leases", leases_json(service->table, request->inode));
+    if (map && count == MAP_EXTENTS)
+        json_object_set_new(map, "next_offset",
+                            json_integer((json_int_t)(extents[count - 1].offset + extents[count - 1].length)));
+    free(extents);
+    request_result(request, map);
 }

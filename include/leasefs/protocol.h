@@ -26,6 +26,7 @@
 #define LEASEFS_METHOD_REVOKE  "revoke"
 #define LEASEFS_METHOD_STATUS  "status"
 #define LEASEFS_METHOD_PROBE   "probe"
+#define LEASEFS_METHOD_MAP     "map" /* the extents and leases of a file */
 
 /* Notifications, server to client. */
 #define LEASEFS_NOTIFY_RECALL           "recall"           /* give this lease back before its deadline */

@@ -231,6 +231,13 @@ static inline void fake_invalidate(void *fs, uint64_t inode, struct lease_range 
     done(arg);
 }
 
+static inline int fake_extents(void *fs, uint64_t inode, uint64_t offset, struct layout_extent *extents, int max)
+{
+    (void)fs, (void)inode, (void)max;
+    *extents = (struct layout_extent){.length = FILE_BLOCKS * BLOCK};
+    return offset < FILE_BLOCKS * BLOCK;
+}
+
 static inline struct layout_usage fake_usage(void *fs)
 {
     (void)fs;
@@ -252,6 +259,7 @@ static const struct layout_ops fake_layout = {
     .detach = fake_detach,
     .committed = fake_committed,
     .invalidate = fake_invalidate,
+    .extents = fake_extents,
     .usage = fake_usage,
 };
 

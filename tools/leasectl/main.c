@@ -10,8 +10,9 @@ static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
 } commands[] = {
-    {"get", command_get},       {"put", command_put},         {"lease", command_lease}, {"status", command_status},
-    {"revoke", command_revoke}, {"prepare", command_prepare}, {"clone", command_clone}, {"probe", command_probe},
+    {"get", command_get},         {"put", command_put},     {"lease", command_lease}, {"status", command_status},
+    {"map", command_map},         {"top", command_top},     {"watch", command_watch}, {"revoke", command_revoke},
+    {"prepare", command_prepare}, {"clone", command_clone}, {"probe", command_probe},
 };
 
 struct chosen {
@@ -53,6 +54,9 @@ static const struct argp main_argp = {
            "  put LOCAL SERVER:PATH     copy a file to the server\n"
            "  lease PATH                hold a lease and tell what becomes of it\n"
            "  status                    sessions, leases, memory\n"
+           "  map PATH                  the blocks of a file, and its leases drawn over them\n"
+           "  top                       leases, memory and rates, again and again\n"
+           "  watch                     a line for each thing that happens to sessions and leases\n"
            "  revoke ID                 take a lease away from its holder\n"
            "  prepare PATH              make a file eligible for leases\n"
            "  clone SOURCE DESTINATION  copy a file by sharing its blocks\n"
