@@ -159,16 +159,17 @@ int data_copy_blocks(struct file_data *data, uint64_t block, uint64_t count,
     while (block < end) {
         struct piece piece = piece_at(data, block, end - block);
         struct pool_block start;
-        uint64_t run = 0;
+        bool copy = piece.kind == PIECE_WRITTEN && wanted(data, piece.start, arg);
+        uint64_t run = 1;
         uint32_t got;
         int error;
 
-        if (piece.kind == PIECE_WRITTEN)
-            while (run < piece.count && wanted(data, block_plus(piece.start, run), arg))
-                run++;
-        if (run == 0) {
-            /* Holes and unwritten runs are skipped whole; a written block that is not wanted, alone. */
-            block += piece.kind == PIECE_WRITTEN ? 1 : piece.count;
+        if (piece.kind != PIECE_WRITTEN)
+            run = piece.count;
+        while (run < piece.count && wanted(data, block_plus(piece.start, run), arg) == copy)
+            run++;
+        if (!copy) {
+            block += run;
             continue;
         }
         if (extent_map_reserve(&data->map, 1))

@@ -11,20 +11,28 @@ static struct layout_problem problem(enum layout_problem_kind kind, uint64_t blo
     return (struct layout_problem){kind, {block << POOL_BLOCK_SHIFT, count << POOL_BLOCK_SHIFT}};
 }
 
+/* The blocks of a huge page of the file from `block` on. */
+static uint64_t huge_part(uint64_t block, uint64_t end)
+{
+    return smaller(POOL_HUGE_BLOCKS - block % POOL_HUGE_BLOCKS, end - block);
+}
+
+static bool lies_in_huge_page(const struct file_data *data, uint64_t block, uint64_t count)
+{
+    struct piece piece = piece_at(data, block, count);
+
+    return piece.count == count && piece.start.index % POOL_HUGE_BLOCKS == block % POOL_HUGE_BLOCKS;
+}
+
 /* Huge pages map whole: the range must be one run, or each 2 MiB of the file one run at the same place in its page. */
 static struct layout_problem fragmented(const struct file_data *data, uint64_t block, uint64_t end)
 {
-    struct piece piece = piece_at(data, block, end - block);
-
-    if (pool_page_size(data->pool) == POOL_BLOCK_SIZE || piece.count == end - block)
+    if (pool_page_size(data->pool) == POOL_BLOCK_SIZE || piece_at(data, block, end - block).count == end - block)
         return (struct layout_problem){0};
-    while (block < end) {
-        uint64_t part = smaller(POOL_HUGE_BLOCKS - block % POOL_HUGE_BLOCKS, end - block);
-
-        piece = piece_at(data, block, part);
-        if (piece.count < part || piece.start.index % POOL_HUGE_BLOCKS != block % POOL_HUGE_BLOCKS)
+    for (uint64_t part; block < end; block += part) {
+        part = huge_part(block, end);
+        if (!lies_in_huge_page(data, block, part))
             return problem(LAYOUT_FRAGMENTED, block, part);
-        block += part;
     }
     return (struct layout_problem){0};
 }
@@ -88,18 +96,14 @@ static int fill_with_zeros(struct file_data *data, uint64_t block, uint64_t end)
     return 0;
 }
 
-/* Moves a fragmented range of a huge-page pool into one run. */
-static int relocate(struct file_data *data, uint64_t block, uint64_t count)
+static int move_into_huge_page(struct file_data *data, uint64_t block, uint64_t count)
 {
     struct pool_block start;
-    uint32_t got;
     int error;
 
-    if (count > UINT32_MAX)
-        return -ENOSPC;
     if (extent_map_reserve(&data->map, 1))
         return -ENOMEM;
-    error = pool_alloc(data->pool, (uint32_t)count, (uint32_t)count, (struct pool_block){0}, block, &start, &got);
+    error = pool_alloc_in_huge_page(data->pool, (uint32_t)count, block, &start);
     if (error)
         return error;
     for (uint64_t done = 0; done < count;) {
@@ -108,8 +112,23 @@ static int relocate(struct file_data *data, uint64_t block, uint64_t count)
         data_copy_to(data, block + done, piece.start, block_plus(start, done), piece.count);
         done += piece.count;
     }
-    data_replace(data, block, start, got, false);
+    data_replace(data, block, start, (uint32_t)count, false);
     return 0;
+}
+
+/* Moves what is fragmented in a pool of huge pages. All of it is written. */
+static int defragment(struct file_data *data, uint64_t block, uint64_t end)
+{
+    int error = 0;
+
+    if (!fragmented(data, block, end).kind)
+        return 0;
+    for (uint64_t part; block < end && !error; block += part) {
+        part = huge_part(block, end);
+        if (!lies_in_huge_page(data, block, part))
+            error = move_into_huge_page(data, block, part);
+    }
+    return error;
 }
 
 int file_data_prepare(struct file_data *data, struct lease_range range, bool exclusive, bool extend)
@@ -131,8 +150,8 @@ int file_data_prepare(struct file_data *data, struct lease_range range, bool exc
         return error;
     data_plan_map(data, &plan, use);
     error = fill_with_zeros(data, block, end);
-    if (!error && fragmented(data, block, end).kind)
-        error = relocate(data, block, end - block);
+    if (!error)
+        error = defragment(data, block, end);
     if (error)
         return error;
     if (extend && range_end(range) > data->size)

@@ -57,6 +57,10 @@ uint64_t pool_free_blocks(const struct pool *pool); /* takes no lock: a moment's
 int pool_alloc(struct pool *pool, uint32_t want, uint32_t min, struct pool_block goal, uint64_t file_block,
                struct pool_block *ret_start, uint32_t *ret_count);
 
+/* Allocates exactly `count` blocks at the place in one huge page of the pool that file_block has in its own of the
+ * file, where they end, too. -ENOSPC: no huge page has that place free. */
+int pool_alloc_in_huge_page(struct pool *pool, uint32_t count, uint64_t file_block, struct pool_block *ret_start);
+
 /* Reference counts of `count` consecutive blocks. get: -EOVERFLOW changes nothing. put: blocks left with no count at
  * all are free at once. */
 int pool_get_file(struct pool *pool, struct pool_block start, uint32_t count);

@@ -209,3 +209,27 @@ found:
     atomic_store_explicit(&pool->next_group, n, memory_order_relaxed);
     return 0;
 }
+
+int pool_alloc_in_huge_page(struct pool *pool, uint32_t count, uint64_t file_block, struct pool_block *ret_start)
+{
+    uint32_t offset = (uint32_t)(file_block % POOL_HUGE_BLOCKS), got;
+
+    if (count == 0 || count > POOL_HUGE_BLOCKS - offset)
+        return -EINVAL;
+    for (uint32_t i = 0; i < pool->n_groups; i++) {
+        struct pool_group *group = &pool->groups[i];
+        uint32_t at = offset;
+
+        if (longest_of(group) < count)
+            continue;
+        pthread_mutex_lock(&group->lock);
+        while (at < group->blocks && group_run_at(group, at, count) < count)
+            at += POOL_HUGE_BLOCKS;
+        if (at < group->blocks)
+            take(pool, group, (struct run){at, count}, ret_start, &got);
+        pthread_mutex_unlock(&group->lock);
+        if (at < group->blocks)
+            return 0;
+    }
+    return -ENOSPC;
+}
