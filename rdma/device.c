@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "rdma/sync.h"
 
@@ -209,4 +211,37 @@ bool device_on_demand(struct ibv_context *verbs)
 
     return ibv_query_device_ex(verbs, NULL, &attr) == 0 && (attr.odp_caps.general_caps & IBV_ODP_SUPPORT) &&
            (attr.odp_caps.per_transport_caps.rc_odp_caps & needed) == needed;
+}
+
+static bool refuses_read_only(struct ibv_pd *pd, size_t page_size)
+{
+    bool refused = false;
+    void *page;
+    int fd = memfd_create("leasefs-pin", MFD_CLOEXEC);
+
+    if (fd < 0)
+        return false;
+    page = ftruncate(fd, (off_t)page_size) == 0 ? mmap(NULL, page_size, PROT_READ, MAP_SHARED, fd, 0) : MAP_FAILED;
+    if (page != MAP_FAILED) {
+        struct ibv_mr *mr = ibv_reg_mr(pd, page, page_size, IBV_ACCESS_REMOTE_READ);
+
+        refused = !mr && errno == EFAULT;
+        if (mr)
+            ibv_dereg_mr(mr);
+        munmap(page, page_size);
+    }
+    close(fd);
+    return refused;
+}
+
+bool device_pins_to_write(struct ibv_context *verbs)
+{
+    struct ibv_pd *pd = ibv_alloc_pd(verbs);
+    bool refused;
+
+    if (!pd)
+        return false;
+    refused = refuses_read_only(pd, (size_t)sysconf(_SC_PAGESIZE));
+    ibv_dealloc_pd(pd);
+    return refused;
 }

@@ -22,6 +22,10 @@ struct rdma_event_channel *device_event_channel(char **ret_error);
 int device_bind(struct rdma_event_channel *channel, const char *wanted, uint16_t port, struct rdma_cm_id **ret_id,
                 char **ret_error);
 
+/* Must memory be mapped for writing even where peers only read it? Linux pins it so before 6.2. Tried on a scratch
+ * page; false on any failure. */
+bool device_pins_to_write(struct ibv_context *verbs);
+
 /* Does the device have memory on demand (ODP) for remote reads and writes? */
 bool device_on_demand(struct ibv_context *verbs);
 

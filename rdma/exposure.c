@@ -35,8 +35,10 @@ static void count_failure(struct fabric *fabric)
 static int make_exposure(struct exposure_session *session, const struct exposure_request *request,
                          struct exposure *exposure)
 {
-    bool on_demand = exposure->style == EXPOSURE_ON_DEMAND;
-    unsigned flags = (request->mode == LEASE_WRITE ? WINDOW_WRITABLE : 0u) | (on_demand ? WINDOW_OWN : 0u);
+    /* For a memory window the MR is pinned as if to write, whatever the key allows. */
+    bool writable =
+        request->mode == LEASE_WRITE || exposure->style == EXPOSURE_WINDOWED || session->fabric->pins_to_write;
+    unsigned flags = (writable ? WINDOW_WRITABLE : 0u) | (exposure->style == EXPOSURE_ON_DEMAND ? WINDOW_OWN : 0u);
     struct window *window;
     int r = window_new(&session->fabric->windows, request->segments, request->runs, request->n_runs, flags, &window);
 
@@ -50,8 +52,8 @@ static int make_exposure(struct exposure_session *session, const struct exposure
     r = -EINVAL;
     if (exposure->length != request->range.length)
         goto undo_window;
-    r = region_new(session, window, request->range.offset,
-                   mode_access(request->mode) | (on_demand ? IBV_ACCESS_ON_DEMAND : 0), &exposure->region);
+    r = region_new(session, window, request->range.offset, mode_access(request->mode), exposure->style,
+                   &exposure->region);
     if (r < 0)
         goto undo_window;
     return 0;

@@ -13,6 +13,7 @@
 /* How memory is registered decides what can be done about it later. */
 enum exposure_style {
     EXPOSURE_PINNED,
+    EXPOSURE_WINDOWED,  /* pinned; the key is a memory window's */
     EXPOSURE_ON_DEMAND, /* the NIC follows the page tables of a window of the lease's own */
 };
 

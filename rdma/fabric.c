@@ -10,6 +10,7 @@
 #include "rdma/device.h"
 #include "rdma/faults.h"
 #include "rdma/internal.h"
+#include "rdma/mw.h"
 #include "rdma/sync.h"
 
 #define LISTEN_BACKLOG 128
@@ -67,6 +68,8 @@ static int open_device(struct fabric *fabric, const struct fabric_config *config
         goto undo_id;
     }
     fabric->rereg = rereg_probe(fabric->verbs);
+    fabric->pins_to_write = device_pins_to_write(fabric->verbs);
+    fabric->windows_work = mw_probe(fabric->listen_id);
     fabric->on_demand_works = device_on_demand(fabric->verbs);
     return 0;
 
@@ -116,6 +119,16 @@ static int check_chosen(struct fabric *fabric, char **ret_error)
     if (fabric->ladder.chosen && revoke_ladder_has(&fabric->ladder, "rereg") && fabric->rereg == REREG_NONE)
         return fabric_error(ret_error, -EOPNOTSUPP, "revoke=: rereg does not work on this device: %s",
                             rereg_path_name(REREG_NONE));
+    if (revoke_ladder_has(&fabric->ladder, "mw")) {
+        if (!fabric->windows_work)
+            return fabric_error(ret_error, -EOPNOTSUPP,
+                                "revoke=: mw does not work here: the device, or its driver, has no memory windows of "
+                                "type 1");
+        if (revoke_ladder_has(&fabric->ladder, "odp"))
+            return fabric_error(ret_error, -EINVAL,
+                                "revoke=: mw and odp register memory in different ways; name one of them");
+        fabric->style = EXPOSURE_WINDOWED;
+    }
     if (revoke_ladder_has(&fabric->ladder, "odp")) {
         if (!fabric->on_demand_works)
             return fabric_error(ret_error, -EOPNOTSUPP,

@@ -36,7 +36,7 @@
 #define FABRIC_HELPERS_MAX    32u
 #define FABRIC_CLOSERS_MAX    8u
 #define FABRIC_REJECT_REASONS 5u /* enum leasefs_cm_reject_code, from 1 */
-#define FABRIC_MECHANISMS     5
+#define FABRIC_MECHANISMS     6
 
 struct fabric_counters {
     uint64_t accepted, established, replaced, half_open_expired, violations;
@@ -59,6 +59,8 @@ struct fabric {
     enum rereg_path rereg;
     enum exposure_style style;              /* of leases */
     bool on_demand_works;                   /* the device has ODP for what leases do */
+    bool windows_work;                      /* memory windows of type 1, tried */
+    bool pins_to_write;                     /* read-only mappings cannot be registered */
     struct proof proofs[FABRIC_MECHANISMS]; /* in the order of fabric_mechanisms; before leases are given */
     uint64_t (*now_ns)(void);               /* the cookies' clock */
     pthread_t event_thread;
@@ -123,6 +125,7 @@ extern const struct revoke_mechanism fabric_mechanisms[FABRIC_MECHANISMS];
 enum exposure_style mechanism_style(const struct revoke_mechanism *mechanism); /* that it needs */
 
 int revoke_by_rereg(struct exposure *exposure, uint64_t deadline_ns);
+int revoke_by_mw(struct exposure *exposure, uint64_t deadline_ns);
 int revoke_by_odp(struct exposure *exposure, uint64_t deadline_ns);
 int revoke_by_dereg(struct exposure *exposure, uint64_t deadline_ns);
 int revoke_by_qp(struct exposure *exposure, uint64_t deadline_ns);

@@ -11,21 +11,41 @@ static bool is_on_demand(const struct exposure *exposure)
     return exposure->style == EXPOSURE_ON_DEMAND;
 }
 
+static bool is_windowed(const struct exposure *exposure)
+{
+    return exposure->style == EXPOSURE_WINDOWED;
+}
+
+/* A window's rights are its own: those of the MR under it do not matter. */
+static bool has_own_key(const struct exposure *exposure)
+{
+    return exposure->style != EXPOSURE_WINDOWED;
+}
+
 static bool is_pinned(const struct exposure *exposure)
 {
-    return exposure->style == EXPOSURE_PINNED;
+    return exposure->style != EXPOSURE_ON_DEMAND;
 }
 
 /* The deadlines: deregistering takes time with the size (some GiB a second where emulated), so it gets seconds; all
- * stay far below the 50 s after which the rxe kernel gives up and reports success. odp wants to be named: it changes
- * how all leases are registered, and the first access to each page then costs a fault. */
+ * stay far below the 50 s after which the rxe kernel gives up and reports success. odp and mw want to be named: they
+ * change how all leases are registered (the first access to each page then costs a fault; each grant a QP to bind
+ * with). */
 const struct revoke_mechanism fabric_mechanisms[FABRIC_MECHANISMS] = {
     {.name = "rereg",
      .kind = REVOKE_GATE,
      .may_fence = true,
      .allowed_ns = 500 * NS_PER_MS,
      .run = revoke_by_rereg,
+     .applies = has_own_key,
      .note = "takes the access rights from the memory region"},
+    {.name = "mw",
+     .kind = REVOKE_GATE,
+     .by_name = true,
+     .allowed_ns = 500 * NS_PER_MS,
+     .run = revoke_by_mw,
+     .applies = is_windowed,
+     .note = "frees the memory window that the lease's key is of"},
     {.name = "odp",
      .kind = REVOKE_FENCE,
      .by_name = true,
@@ -53,5 +73,7 @@ const struct revoke_mechanism fabric_mechanisms[FABRIC_MECHANISMS] = {
 
 enum exposure_style mechanism_style(const struct revoke_mechanism *mechanism)
 {
-    return mechanism->applies == is_on_demand ? EXPOSURE_ON_DEMAND : EXPOSURE_PINNED;
+    if (mechanism->applies == is_on_demand)
+        return EXPOSURE_ON_DEMAND;
+    return mechanism->applies == is_windowed ? EXPOSURE_WINDOWED : EXPOSURE_PINNED;
 }

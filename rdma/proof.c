@@ -287,6 +287,8 @@ static bool is_here(const struct fabric *fabric, const struct revoke_mechanism *
 {
     if (mechanism_style(mechanism) == EXPOSURE_ON_DEMAND)
         return fabric->on_demand_works;
+    if (mechanism_style(mechanism) == EXPOSURE_WINDOWED)
+        return fabric->windows_work;
     return mechanism->run != revoke_by_rereg || fabric->rereg != REREG_NONE;
 }
 

@@ -8,6 +8,7 @@
 
 #include "rdma/faults.h"
 #include "rdma/internal.h"
+#include "rdma/mw.h"
 #include "rdma/sync.h"
 
 /* Registrations to find a key that is not reserved. A device that gives the freed number out next needs one more. */
@@ -19,9 +20,10 @@ struct region {
     struct exposure_session *session; /* a reference */
     struct window *window;
     struct ibv_mr *mr; /* valid unless gone; called by whoever has set busy */
+    struct ibv_mw *mw; /* of EXPOSURE_WINDOWED, until it is freed; likewise */
     uint64_t remote_address;
     uint32_t rkey;
-    bool on_demand;
+    enum exposure_style style;
 
     /* Guarded by fabric->lock. */
     unsigned refs; /* the exposure, the helper */
@@ -57,6 +59,27 @@ static void log_registration(struct fabric *fabric, uint64_t length, int r)
         fabric_log("cannot register %llu bytes: %s", (unsigned long long)length, strerror(-r));
 }
 
+static bool is_pinned(const struct region *region)
+{
+    return region->style != EXPOSURE_ON_DEMAND;
+}
+
+/* What the MR itself allows: nothing to peers when their key is a window's. */
+static int mr_access(const struct region *region, int access)
+{
+    const int remote = IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE;
+
+    switch (region->style) {
+    case EXPOSURE_WINDOWED:
+        return (access & ~remote) | IBV_ACCESS_MW_BIND;
+    case EXPOSURE_ON_DEMAND:
+        return access | IBV_ACCESS_ON_DEMAND;
+    case EXPOSURE_PINNED:
+        break;
+    }
+    return access;
+}
+
 static struct ibv_mr *register_once(struct region *region, uint64_t iova, int access)
 {
     struct fabric *fabric = region->fabric;
@@ -64,7 +87,7 @@ static struct ibv_mr *register_once(struct region *region, uint64_t iova, int ac
     uint64_t length = window_length(region->window);
     struct ibv_mr *mr;
 
-    if (!region->on_demand && !atomic_load(&fabric->no_iova)) {
+    if (is_pinned(region) && !atomic_load(&fabric->no_iova)) {
         mr = ibv_reg_mr_iova(region->session->pd, address, length, iova, access);
         if (mr || (errno != EOPNOTSUPP && errno != EINVAL)) {
             region->remote_address = iova;
@@ -72,7 +95,7 @@ static struct ibv_mr *register_once(struct region *region, uint64_t iova, int ac
         }
     }
     mr = ibv_reg_mr(region->session->pd, address, length, access);
-    if (mr && !region->on_demand)
+    if (mr && is_pinned(region))
         atomic_store(&fabric->no_iova, true);
     region->remote_address = (uintptr_t)address;
     return mr;
@@ -86,7 +109,7 @@ static int register_memory(struct region *region, uint64_t iova, int access)
     int r;
 
     for (;;) {
-        region->mr = register_once(region, iova, access);
+        region->mr = register_once(region, iova, mr_access(region, access));
         r = region->mr ? 0 : errno ? -errno : -EIO;
         if (r < 0 || !keys_reserved(region->fabric->keys, region->mr->rkey, monotonic_ns()))
             break;
@@ -101,8 +124,39 @@ static int register_memory(struct region *region, uint64_t iova, int access)
     return r;
 }
 
+static bool key_is_free(void *arg, uint32_t key)
+{
+    return !keys_reserved(arg, key, monotonic_ns());
+}
+
+static int make_memory_window(struct region *region, int access)
+{
+    struct mw_request request = {
+        .mr = region->mr,
+        .iova = region->remote_address,
+        .length = window_length(region->window),
+        .access = access,
+        .usable = key_is_free,
+        .arg = region->fabric->keys,
+    };
+
+    return mw_new(region->fabric->listen_id, &request, &region->mw);
+}
+
+/* The key that peers get. */
+static int make_key(struct region *region, int access)
+{
+    int r = 0;
+
+    if (region->style == EXPOSURE_WINDOWED)
+        r = make_memory_window(region, access & (IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE));
+    if (r == 0)
+        region->rkey = region->style == EXPOSURE_WINDOWED ? region->mw->rkey : region->mr->rkey;
+    return r;
+}
+
 int region_new(struct exposure_session *session, struct window *window, uint64_t iova, int access,
-               struct region **ret_region)
+               enum exposure_style style, struct region **ret_region)
 {
     struct fabric *fabric = session->fabric;
     struct region *region = calloc(1, sizeof(*region));
@@ -113,28 +167,27 @@ int region_new(struct exposure_session *session, struct window *window, uint64_t
     region->fabric = fabric;
     region->session = session;
     region->window = window;
-    region->on_demand = access & IBV_ACCESS_ON_DEMAND;
+    region->style = style;
     region->refs = 1;
     r = register_memory(region, iova, access);
+    if (r == 0) {
+        r = make_key(region, access);
+        if (r < 0)
+            ibv_dereg_mr(region->mr);
+    }
     if (r < 0) {
         log_registration(fabric, window_length(window), r);
         free(region);
         return r;
     }
     atomic_store(&fabric->failure_logged, false);
-    region->rkey = region->mr->rkey;
     pthread_mutex_lock(&fabric->lock);
     session_ref_locked(session);
-    if (!region->on_demand)
+    if (is_pinned(region))
         fabric->pinned_bytes += window_length(window);
     pthread_mutex_unlock(&fabric->lock);
     *ret_region = region;
     return 0;
-}
-
-bool region_on_demand(const struct region *region)
-{
-    return region->on_demand;
 }
 
 uint32_t region_rkey(const struct region *region)
@@ -201,6 +254,35 @@ static int call_rereg(void *arg)
     return r;
 }
 
+static int free_mw(struct region *region)
+{
+    int r;
+
+    if (!region->mw)
+        return 0;
+    keys_reserve(region->fabric->keys, region->rkey, monotonic_ns());
+    if (!fault_inject("mw", &r))
+        r = -ibv_dealloc_mw(region->mw);
+    if (r == 0)
+        region->mw = NULL;
+    return r;
+}
+
+static int call_close_window(void *arg)
+{
+    struct region *region = arg;
+    struct fabric *fabric = region->fabric;
+    int r = free_mw(region);
+
+    if (r == 0) {
+        pthread_mutex_lock(&fabric->lock);
+        region->gated = true;
+        pthread_mutex_unlock(&fabric->lock);
+    }
+    finish_call(region);
+    return r;
+}
+
 static int call_cover(void *arg)
 {
     struct region *region = arg;
@@ -223,13 +305,16 @@ static int deregister(struct region *region)
     struct fabric *fabric = region->fabric;
     int r;
 
-    keys_reserve(fabric->keys, region->rkey, monotonic_ns());
+    r = free_mw(region); /* an MR with a window on it is refused */
+    if (r < 0)
+        return r;
+    keys_reserve(fabric->keys, region->mr->rkey, monotonic_ns());
     if (!fault_inject("dereg", &r))
         r = -ibv_dereg_mr(region->mr);
     if (r == 0) {
         pthread_mutex_lock(&fabric->lock);
         region->gone = true;
-        if (!region->on_demand)
+        if (is_pinned(region))
             fabric->pinned_bytes -= window_length(region->window);
         pthread_mutex_unlock(&fabric->lock);
     }
@@ -298,7 +383,12 @@ int region_gate(struct region *region, uint64_t deadline_ns)
 
 int region_cover(struct region *region, uint64_t deadline_ns)
 {
-    return region->on_demand ? run_call(region, call_cover, deadline_ns, -EALREADY) : -EOPNOTSUPP;
+    return is_pinned(region) ? -EOPNOTSUPP : run_call(region, call_cover, deadline_ns, -EALREADY);
+}
+
+int region_close_window(struct region *region, uint64_t deadline_ns)
+{
+    return region->style == EXPOSURE_WINDOWED ? run_call(region, call_close_window, deadline_ns, 0) : -EOPNOTSUPP;
 }
 
 int region_deregister(struct region *region, uint64_t deadline_ns)

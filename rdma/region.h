@@ -13,17 +13,19 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "rdma/exposure.h"
+
 struct region;
 struct exposure_session;
 struct window;
 
 /* Takes a reference to the session, and on success the window over: its addresses stay taken as long as the MR lives.
- * access: IBV_ACCESS_*. iova is the address that peers use, where the device allows the choice; on demand
- * (IBV_ACCESS_ON_DEMAND) it is always the memory's own: soft-RoCE needs that and does not check it.
- * -ENOMEM: RLIMIT_MEMLOCK included, which is logged; -EAGAIN: the device offers only keys of leases that ended a moment
- * ago; others from the device. May block. */
+ * access: IBV_ACCESS_*, of peers' keys. iova is the address that peers use, where the device allows the choice; on
+ * demand it is always the memory's own: soft-RoCE needs that and does not check it. -ENOMEM: RLIMIT_MEMLOCK included,
+ * which is logged; -EAGAIN: the device offers only keys of leases that ended a moment ago; others from the device. May
+ * block. */
 int region_new(struct exposure_session *session, struct window *window, uint64_t iova, int access,
-               struct region **ret_region);
+               enum exposure_style style, struct region **ret_region);
 
 uint32_t region_rkey(const struct region *region);
 uint64_t region_remote_address(const struct region *region);
@@ -35,7 +37,9 @@ int region_gate(struct region *region, uint64_t deadline_ns);
  * progress. -EBUSY as above. */
 int region_cover(struct region *region, uint64_t deadline_ns);
 
-bool region_on_demand(const struct region *region);
+/* Frees the memory window whose key peers use. 0: done by the deadline, or there is no access any more. -EBUSY as
+ * above; -EOPNOTSUPP: the region has none. */
+int region_close_window(struct region *region, uint64_t deadline_ns);
 
 /* Deregisters. 0: done by the deadline, which proves that no access is in progress. -EALREADY: gone, but by a call
  * that came back late. -EBUSY: an earlier call is stuck. */

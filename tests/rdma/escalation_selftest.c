@@ -122,6 +122,18 @@ static void memory_on_demand_that_fails_leads_to_the_deregistration(void)
     escalate(&(struct escalation){.faults = "", .ladder = "odp,dereg,qp", .gate = -EOPNOTSUPP, .climbed = "odp"});
 }
 
+/* An MR cannot go as long as there is a window on it. */
+static void a_memory_window_that_cannot_be_freed_leads_to_the_connection(void)
+{
+    escalate(&(struct escalation){.faults = "", .ladder = "mw,dereg,qp", .climbed = "mw"});
+    escalate(&(struct escalation){.faults = "mw=fail",
+                                  .ladder = "mw,dereg,qp",
+                                  .gate = -EIO,
+                                  .climbed = "qp",
+                                  .passed = "dereg",
+                                  .word = "failed"});
+}
+
 /* The peer goes on all the while. */
 static void when_no_fence_comes_the_pool_gets_other_pages(void)
 {
@@ -184,6 +196,7 @@ int main(int argc, char **argv)
         SELFTEST(a_deregistration_that_is_stuck_leads_to_the_connection),
         SELFTEST(a_deregistration_that_succeeds_too_late_is_no_proof),
         SELFTEST(memory_on_demand_that_fails_leads_to_the_deregistration),
+        SELFTEST(a_memory_window_that_cannot_be_freed_leads_to_the_connection),
         SELFTEST(when_no_fence_comes_the_pool_gets_other_pages),
         SELFTEST(when_everything_fails_nothing_is_given_back),
         SELFTEST(memory_on_demand_is_never_punched),

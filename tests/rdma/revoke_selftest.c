@@ -154,7 +154,8 @@ static void the_self_test_calls_rereg_a_gate_and_the_rest_what_they_are(void)
 {
     static const struct {
         const char *name, *kind;
-    } wanted[] = {{"rereg", "gate"}, {"odp", "fence"}, {"dereg", "fence"}, {"qp", "fence"}, {"punch", "space"}};
+    } wanted[] = {{"rereg", "gate"},  {"mw", "gate"},  {"odp", "fence"},
+                  {"dereg", "fence"}, {"qp", "fence"}, {"punch", "space"}};
     uint64_t start = monotonic_ns();
 
     start_fabric(NULL);

@@ -136,6 +136,11 @@ static void nothing_crosses_gate_and_fence(void)
     never_harmful(&(struct torture){.ladder = "rereg,dereg"});
 }
 
+static void nothing_crosses_a_memory_window_and_a_fence(void)
+{
+    never_harmful(&(struct torture){.ladder = "mw,dereg"});
+}
+
 static void nothing_crosses_a_deregistration(void)
 {
     never_harmful(&(struct torture){.ladder = "dereg"});
@@ -180,6 +185,7 @@ int main(int argc, char **argv)
 {
     static const struct selftest tests[] = {
         SELFTEST(nothing_crosses_gate_and_fence),
+        SELFTEST(nothing_crosses_a_memory_window_and_a_fence),
         SELFTEST(nothing_crosses_a_deregistration),
         SELFTEST(nothing_crosses_the_end_of_the_connection),
         SELFTEST(nothing_crosses_a_window_that_is_mapped_over),
