@@ -44,10 +44,11 @@ static void operate(struct local *local, unsigned *seed)
     struct lease_range range = {rand_r(seed) % FILE_BLOCKS * BLOCK, BLOCK};
     uint64_t inode = 1 + rand_r(seed) % 3;
     enum lease_op op = 1 + rand_r(seed) % 3;
+    enum lease_policy policy = rand_r(seed) % 3 ? LEASE_POLICY_RECALL : 1 + rand_r(seed) % 3;
 
     memset(&local->waiter, 0, sizeof(local->waiter));
     local->waiter.resume = local_resumed;
-    while (lease_op_begin(the_table(), inode, range, op, now_ns(), &local->waiter) == -EINPROGRESS) {
+    while (lease_op_begin_under(the_table(), inode, range, op, policy, now_ns(), &local->waiter) == -EINPROGRESS) {
         if (rand_r(seed) % 4 == 0 && lease_waiter_cancel(the_table(), &local->waiter, now_ns()))
             break;
         wait_for_resume(local);
@@ -73,6 +74,7 @@ static void *local_thread(void *arg)
 static void ask_something(struct client *client, unsigned *seed)
 {
     static const char *const modes[] = {"read", "write"};
+    static const char *const policies[] = {"recall", "recall", "busy", "orphan"};
     const char *mode = modes[rand_r(seed) % 2];
     unsigned block = rand_r(seed) % FILE_BLOCKS, file = rand_r(seed) % 3;
     char params[256];
@@ -80,9 +82,9 @@ static void ask_something(struct client *client, unsigned *seed)
     snprintf(
         params, sizeof(params),
         "{\"path\":\"/%c\",\"source\":\"/%c\",\"destination\":\"/%c\",\"mode\":\"%s\",\"offset\":%u,\"length\":4096,"
-        "\"wait\":%s,\"prepare\":%s,\"lease\":%u}",
+        "\"wait\":%s,\"prepare\":%s,\"lease\":%u,\"policy\":\"%s\"}",
         "abc"[file], "abc"[file], "abc"[(file + 1) % 3], mode, block * 4096, rand_r(seed) % 4 ? "true" : "false",
-        rand_r(seed) % 2 ? "true" : "false", rand_r(seed) % 20);
+        rand_r(seed) % 2 ? "true" : "false", rand_r(seed) % 20, policies[rand_r(seed) % 4]);
     switch (rand_r(seed) % 12) {
     case 0:
         client_send(client, "clone", params);
@@ -167,6 +169,8 @@ static void many_clients_and_local_writers_at_once_leave_nothing_behind(void **s
     (void)state;
     config.limits.recall_timeout_ns = 20 * MS;
     config.limits.lease_time_ns = 300 * MS;
+    config.limits.courtesy_ns = 100 * MS;
+    config.limits.max_bytes = 40 * BLOCK; /* pressure */
     world_start(&config);
     for (uintptr_t i = 0; i < CLIENTS + LOCALS; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, i < CLIENTS ? client_thread : local_thread, (void *)(i + 1)),
