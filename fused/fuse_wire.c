@@ -2,11 +2,13 @@
 #include "fused/fuse_wire.h"
 
 #include <assert.h>
+#include <fcntl.h>
 #include <linux/fuse.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -300,9 +302,31 @@ static ssize_t wire_writev(int fd, struct iovec *iov, int count, void *userdata)
     return writev(fd, iov, count);
 }
 
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
+/* Another channel to the same mount, for a thread of its own. Older versions of libfuse do this by themselves. */
+static int wire_clone_fd(int master_fd)
+{
+    uint32_t master = (uint32_t)master_fd;
+    int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+
+    if (fd >= 0 && ioctl(fd, FUSE_DEV_IOC_CLONE, &master) < 0) {
+        close(fd);
+        fd = -1;
+    }
+    return fd;
+}
+#endif
+
 int fuse_wire_attach(struct fuse_session *session)
 {
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
+    static const struct fuse_custom_io io = {.read = wire_read, .writev = wire_writev, .clone_fd = wire_clone_fd};
+
+    /* By its full name: for users of the 3.12 interface the short one leaves clone_fd out. */
+    return fuse_session_custom_io_317(session, &io, sizeof(io), fuse_session_fd(session));
+#else
     static const struct fuse_custom_io io = {.read = wire_read, .writev = wire_writev};
 
     return fuse_session_custom_io(session, &io, fuse_session_fd(session));
+#endif
 }
