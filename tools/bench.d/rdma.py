@@ -19,7 +19,7 @@ DEPTH = 16
 PORT = 18515
 # bytes: of one bandwidth measurement. sizes: of leases. rounds: leases of each size a pass.
 Extent = collections.namedtuple("Extent", "passes file bytes latencies runtime pool sizes rounds")
-FULL = Extent(5, 16 * MIB, 32 * MIB, 600, "2s", "1216M", (4096, 256 << 10, 16 * MIB, 256 * MIB, GIB), 12)
+FULL = Extent(5, 16 * MIB, 32 * MIB, 600, "1s", "1216M", (4096, 256 << 10, 16 * MIB, 256 * MIB, GIB), 12)
 QUICK = Extent(1, 4 * MIB, 4 * MIB, 50, "300ms", "96M", (4096, 16 * MIB), 3)
 MECHANISMS = ("rereg", "mw", "odp", "dereg")
 
@@ -223,6 +223,7 @@ def measure_bytes(samples, options, extent, scratch):
             for measure in measures:
                 for name in rotated(list(subjects), turn):
                     getattr(measure, name)(samples, options, extent, subjects[name])
+                samples.save()
 
 
 # --- leases ---
@@ -267,6 +268,7 @@ def measure_mechanism(samples, options, extent, scratch, mechanism):
                     style = "pinned" if mechanism == "dereg" else mechanism
                     samples.add_latencies(f"grant.{style}", "leasefs", told["first_byte_us"], size)
                     samples.add_latencies(f"grant.{style}", "verbs", verbs["expose_us"], size)
+                samples.save()
 
 
 def measure_leases(samples, options, extent, scratch):
@@ -301,7 +303,7 @@ def main():
     options = parser.parse_args()
     extent = QUICK if options.quick else FULL
     extent = extent._replace(passes=options.passes or extent.passes)
-    samples = Samples("rdma")
+    samples = Samples("rdma", options.output)
     scratch = tempfile.mkdtemp(prefix="leasefs-bench.")
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
@@ -309,8 +311,7 @@ def main():
             measure_bytes(samples, options, extent, scratch)
         if options.only != "bytes":
             measure_leases(samples, options, extent, scratch)
-    with open(options.output, "w", encoding="utf-8") as file:
-        json.dump(samples.document, file, indent=1)
+    samples.save()
 
 
 if __name__ == "__main__":

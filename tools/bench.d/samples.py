@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What a measurement hands over: for each metric and subject one figure a pass. See README.md."""
 
+import json
 import os
 import platform
 import statistics
@@ -20,7 +21,8 @@ def percentile(samples, percent):
 class Samples:
     """metric -> subject -> {"unit", "passes": [figure of each pass]}, and why something was not measured."""
 
-    def __init__(self, bench):
+    def __init__(self, bench, path=None):
+        self.path = path
         self.document = {"bench": bench, "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                          "kernel": platform.release(), "cpus": os.cpu_count(), "metrics": {}, "skipped": {},
                          "absent": []}
@@ -34,6 +36,12 @@ class Samples:
         end = f".{size}" if size else ""
         self.add(f"{metric}.p50{end}", subject, "us", statistics.median(microseconds))
         self.add(f"{metric}.p99{end}", subject, "us", percentile(microseconds, 99))
+
+    def save(self):
+        """So that a machine that is too slow leaves what it got done."""
+        with open(f"{self.path}.new", "w", encoding="utf-8") as file:
+            json.dump(self.document, file, indent=1)
+        os.replace(f"{self.path}.new", self.path)
 
     def skip(self, metric, reason):
         self.document["skipped"][metric] = reason
