@@ -29,6 +29,12 @@ if [ -z "${LEASEFS_TEST_NAMESPACE:-}" ] && [ "$(id -u)" = 0 ] && unshare --mount
     LEASEFS_TEST_NAMESPACE=1 exec unshare --mount --propagation private "$0" "$@"
 fi
 
+# A sanitizer's build keeps what was freed for a while, and needs more memory.
+sanitized()
+{
+    grep -q -e __asan_init -e __tsan_init "$LEASEFS"
+}
+
 # What the others need.
 : "${LEASEFS:=leasefs}"
 command -v "$LEASEFS" >/dev/null || skip "no leasefs program: set LEASEFS"

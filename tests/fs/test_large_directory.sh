@@ -6,7 +6,7 @@
 files=${LEASEFS_TEST_FILES:-20000}
 mount_fs "pool=$((files / 250 + 64))M" # a block a file
 limit=1024
-! ldd "$LEASEFS" | grep -q "lib[at]san" || limit=0 # sanitizers need more
+! sanitized || limit=0
 python3 - "$mnt" "$files" "$daemon" "$limit" <<'PY'
 import os, sys, time
 top, n, pid, limit = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
