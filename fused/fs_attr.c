@@ -31,7 +31,7 @@ bool inode_kill_priv(struct fs_inode *inode, bool kill_suid)
     mode_t before = inode->mode;
 
     xattr_kill_capability(inode);
-    if (!kill_suid || inode->type != S_IFREG)
+    if (!kill_suid || inode->type == S_IFDIR)
         return false;
     inode->mode &= ~(mode_t)S_ISUID;
     if (inode->mode & S_IXGRP)
