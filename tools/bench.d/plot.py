@@ -45,7 +45,8 @@ def draw_bars(axes, document, metrics, reference):
 def draw(document, path):
     reference = REFERENCE[document["bench"]]
     metrics = [metric for metric, subjects in document["metrics"].items()
-               if reference in subjects and len(subjects) > 1 and not metric.startswith("grown.")]
+               if reference in subjects and len(subjects) > 1 and not metric.startswith("grown.")
+               and all(median(series) for series in subjects.values())]
     figure, axes = plt.subplots(figsize=(8, 0.8 + 0.3 * max(len(metrics), 4)), layout="constrained")
     draw_bars(axes, document, metrics, reference)
     axes.set_title(f"tools/bench {document['bench']}: kernel {document['kernel']}, {document['cpus']} CPUs", fontsize=10)
