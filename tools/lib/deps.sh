@@ -47,6 +47,7 @@ need_packages() {
 
     # apt waits for dpkg's lock but not for the lock of the package lists, so two
     # callers at once are put in a row here.
+    mkdir -p /run/lock
     exec {lock}>/run/lock/leasefs-deps.lock
     if ! flock -w 900 "$lock"; then
         _deps_error "another installation has held /run/lock/leasefs-deps.lock for 15 minutes"
