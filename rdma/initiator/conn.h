@@ -53,10 +53,19 @@ struct conn_transfer {
     uint32_t rkey;
 };
 
+/* What is left after so many bytes. */
+static inline void conn_transfer_skip(struct conn_transfer *transfer, size_t moved)
+{
+    transfer->bytes = (char *)transfer->bytes + moved;
+    transfer->length -= moved;
+    transfer->remote_address += moved;
+}
+
 /* Moves the bytes; blocks. 0, or:
  * -EREMOTEIO: the server's NIC refused this very transfer; the connection is broken.
  * -ENOTCONN: the connection was or got broken by something else; worth repeating over a new one.
- * -EIO, -ENOMEM: a local failure. Sets the error sentence. */
-int conn_transfer(struct conn *conn, const struct conn_transfer *transfer);
+ * -EIO, -ENOMEM: a local failure. Sets the error sentence.
+ * *ret_moved, also set on failure: so many bytes, from the beginning, have been moved for certain. */
+int conn_transfer(struct conn *conn, const struct conn_transfer *transfer, size_t *ret_moved);
 
 #endif

@@ -5,18 +5,19 @@
 #include "rdma/initiator/error.h"
 #include "rdma/initiator/session.h"
 
-/* How often a transfer is repeated when the connection broke under it. Whoever touches another, revoked lease of the
- * session breaks it for all, and one long transfer may see many of them go. */
-#define MAX_ATTEMPTS 32
+/* A transfer that the connection broke under goes on where it stopped: whoever touches another, revoked lease of the
+ * session breaks it for all, and one long transfer may see many of them go. It ends when nothing moves any more. */
+#define MAX_IDLE_ATTEMPTS 32
 
-static int attempt(struct leasefs_lease *lease, struct conn_transfer *transfer)
+static int attempt(struct leasefs_lease *lease, const struct conn_transfer *transfer, size_t *ret_moved)
 {
     struct conn *conn;
     int status = session_conn(lease->session, &conn);
 
+    *ret_moved = 0;
     if (status)
         return status;
-    status = conn_transfer(conn, transfer);
+    status = conn_transfer(conn, transfer, ret_moved);
     conn_unref(conn);
     return status;
 }
@@ -32,17 +33,20 @@ static int move(struct leasefs_lease *lease, bool write, void *bytes, size_t len
         .rkey = lease->layout.rkey,
     };
     int status = session_may_block(lease->session);
+    unsigned idle = 0;
 
     if (status || !length)
         return status;
-    for (int i = 0; i < MAX_ATTEMPTS; i++) {
+    do {
+        size_t moved;
+
         status = lease_transfer_begin(lease, write, offset, length);
         if (status)
             break;
-        status = lease_transfer_end(lease, attempt(lease, &transfer));
-        if (status != -ENOTCONN)
-            break;
-    }
+        status = lease_transfer_end(lease, attempt(lease, &transfer, &moved));
+        idle = moved ? 0 : idle + 1;
+        conn_transfer_skip(&transfer, moved);
+    } while (status == -ENOTCONN && idle < MAX_IDLE_ATTEMPTS);
     return status;
 }
 
