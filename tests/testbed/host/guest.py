@@ -205,7 +205,7 @@ class Guest:
             show_console(answer.get("console", ""))
             raise Failure(f"the guest could not be booted: {answer['error']}")
         say(f"guest '{self.name}' is ready: Linux {answer['release']}, {answer['accel']},"
-            f" {answer['seconds']} s")
+            f" {answer['seconds']} s" + (f", {answer['tries']} tries" if answer["tries"] > 1 else ""))
 
     def end(self):
         self.process.terminate()
