@@ -204,6 +204,22 @@ struct rdma_event_channel *device_event_channel(char **ret_error)
     return channel;
 }
 
+void device_driver(const struct ibv_context *verbs, char *driver, size_t size)
+{
+    char path[IBV_SYSFS_PATH_MAX + 16], target[IBV_SYSFS_PATH_MAX];
+    ssize_t length;
+
+    snprintf(path, sizeof(path), "%s/device/driver", verbs->device->ibdev_path);
+    length = readlink(path, target, sizeof(target) - 1);
+    if (length < 0)
+        length = 0;
+    target[length] = '\0';
+
+    const char *slash = strrchr(target, '/');
+
+    snprintf(driver, size, "%s", slash ? slash + 1 : target);
+}
+
 bool device_on_demand(struct ibv_context *verbs)
 {
     const uint32_t needed = IBV_ODP_SUPPORT_READ | IBV_ODP_SUPPORT_WRITE;

@@ -9,6 +9,7 @@
 
 #include <rdma/rdma_cma.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* NULL: there is no RDMA device, or no rdma_cm; *ret_error is a sentence, free(). */
@@ -25,6 +26,9 @@ int device_bind(struct rdma_event_channel *channel, const char *wanted, uint16_t
 /* Must memory be mapped for writing even where peers only read it? Linux pins it so before 6.2. Tried on a scratch
  * page; false on any failure. */
 bool device_pins_to_write(struct ibv_context *verbs);
+
+/* The name of the kernel driver of the device's hardware ("mlx5_core"); "" where there is none, as on soft-RoCE. */
+void device_driver(const struct ibv_context *verbs, char *driver, size_t size);
 
 /* Does the device have memory on demand (ODP) for remote reads and writes? */
 bool device_on_demand(struct ibv_context *verbs);

@@ -67,6 +67,7 @@ static int open_device(struct fabric *fabric, const struct fabric_config *config
         r = fabric_error(ret_error, -ENOMEM, "cannot create a completion channel: %s", strerror(errno));
         goto undo_id;
     }
+    device_driver(fabric->verbs, fabric->driver, sizeof(fabric->driver));
     fabric->rereg = rereg_probe(fabric->verbs);
     fabric->pins_to_write = device_pins_to_write(fabric->verbs);
     fabric->windows_work = mw_probe(fabric->listen_id);

@@ -50,6 +50,7 @@ struct fabric {
     struct rdma_cm_id *listen_id;
     struct ibv_context *verbs; /* rdma_cm's own: domains and QPs must be of the same context */
     struct ibv_device_attr attr;
+    char driver[64]; /* of the hardware, see device_driver() */
     struct ibv_comp_channel *completions;
     struct helper_pool *helpers; /* for calls that somebody waits for */
     struct helper_pool *closers; /* for what nobody waits for; apart, so that it never delays a fence */

@@ -5,7 +5,7 @@
  *
  * A gate. On soft-RoCE a READ in progress runs on to its end, because the responder looks at the rights once for each
  * request. Devices that wait for their pipeline in this command (mlx5: a UMR operation that is awaited) make it a
- * fence as well; whether this one does is found out (proof.h).
+ * fence as well; there the self-test has to agree (proof.h).
  */
 
 #include "rdma/internal.h"

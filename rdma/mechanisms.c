@@ -34,7 +34,7 @@ static bool is_pinned(const struct exposure *exposure)
 const struct revoke_mechanism fabric_mechanisms[FABRIC_MECHANISMS] = {
     {.name = "rereg",
      .kind = REVOKE_GATE,
-     .may_fence = true,
+     .fence_on = "mlx5_core",
      .allowed_ns = 500 * NS_PER_MS,
      .run = revoke_by_rereg,
      .applies = has_own_key,

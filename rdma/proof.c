@@ -14,7 +14,8 @@
 #define FIRST_LENGTH (UINT64_C(256) << 10) /* of a transfer: hundreds of packets */
 #define MAX_LENGTH   (UINT64_C(4) << 20)   /* for devices that are done with shorter ones before they are stopped */
 #define TRIALS       2                     /* at least: a READ and a WRITE, of LOOPBACK_DEPTH transfers each */
-#define PROMOTION    24                    /* trials that make a fence of what is taken for a gate */
+#define GATE_TRIALS  8                     /* at most, to see a gate leak that somewhere is a fence */
+#define MAX_STALLS   3                     /* trials without a result before one that stalls ends the attempt */
 #define CONNECT_NS   (2 * NS_PER_S)
 #define IN_FLIGHT_NS (1 * NS_PER_S)  /* for the first byte */
 #define DRAIN_NS     (3 * NS_PER_S)  /* for the last */
@@ -60,7 +61,20 @@ const char *proof_state_name(enum proof_state state)
     return "not here";
 }
 
-enum revoke_kind proof_judge(enum revoke_kind expected, bool few, const struct proof_trial *trials, unsigned count)
+static bool is_documented_fence(const struct revoke_mechanism *mechanism, const char *driver)
+{
+    return mechanism->fence_on && !strcmp(mechanism->fence_on, driver);
+}
+
+unsigned proof_trials_wanted(const struct revoke_mechanism *mechanism, const char *driver)
+{
+    if (!mechanism->fence_on)
+        return TRIALS;
+    return is_documented_fence(mechanism, driver) ? PROOF_PROMOTION : GATE_TRIALS;
+}
+
+enum revoke_kind proof_judge(const struct revoke_mechanism *mechanism, const char *driver,
+                             const struct proof_trial *trials, unsigned count)
 {
     bool late = false, always_refused = true;
 
@@ -68,12 +82,14 @@ enum revoke_kind proof_judge(enum revoke_kind expected, bool few, const struct p
         late |= trials[i].late;
         always_refused &= trials[i].refused;
     }
-    if (expected == REVOKE_ORPHAN)
+    if (mechanism->kind == REVOKE_ORPHAN)
         return late ? REVOKE_NOTHING : REVOKE_ORPHAN;
     if (!always_refused)
         return REVOKE_NOTHING;
-    if (late || (expected == REVOKE_GATE && few))
+    if (late)
         return REVOKE_GATE;
+    if (mechanism->kind == REVOKE_GATE)
+        return is_documented_fence(mechanism, driver) && count >= PROOF_PROMOTION ? REVOKE_FENCE : REVOKE_GATE;
     return REVOKE_FENCE;
 }
 
@@ -199,15 +215,14 @@ static int with_connection(struct scratch *scratch, const struct revoke_mechanis
     if (r < 0)
         goto undo_exposure;
     r = loopback_start(loopback, read, grant.remote_address, grant.rkey);
-    if (r == 0 && !wait_for_byte((read ? scratch->buffer : scratch->memory) + moment, read ? OLD_BYTE : REMOTE_BYTE,
-                                 IN_FLIGHT_NS))
+    if (r < 0) {
+        r = -EAGAIN;
+    } else if (!wait_for_byte((read ? scratch->buffer : scratch->memory) + moment, read ? OLD_BYTE : REMOTE_BYTE,
+                              IN_FLIGHT_NS)) {
         r = -ETIMEDOUT;
-    /* What fails from here on is the mechanism's failure. */
-    if (r == 0) {
+    } else { /* what fails from here on is the mechanism's failure */
         r = revoke_and_watch(scratch, mechanism, exposure, loopback, read, ret_trial, ret_latency_ns);
         r = r < 0 ? -EOPNOTSUPP : 0;
-    } else {
-        r = -EAGAIN;
     }
     loopback_close(loopback);
     exposure_abandon(exposure);
@@ -218,7 +233,7 @@ undo_exposure:
     return -EAGAIN;
 }
 
-/* -EOPNOTSUPP: the mechanism failed; others: no trial. */
+/* -EOPNOTSUPP: the mechanism failed; -ETIMEDOUT: nothing began to move in time; others: there can be no trial. */
 static int run_trial(struct scratch *scratch, const struct revoke_mechanism *mechanism, unsigned number,
                      struct proof_trial *ret_trial, uint64_t *ret_latency_ns)
 {
@@ -232,42 +247,53 @@ static int run_trial(struct scratch *scratch, const struct revoke_mechanism *mec
     return r;
 }
 
+/* Longer transfers leave a call less of a chance to come back when all is over. */
+static void lengthen(struct scratch *scratch)
+{
+    if (scratch->length < MAX_LENGTH)
+        scratch->length *= 4;
+}
+
 static void prove(struct scratch *scratch, const struct revoke_mechanism *mechanism, struct proof *proof)
 {
-    struct proof_trial trials[PROMOTION];
-    unsigned count = 0, wanted = mechanism->may_fence ? PROMOTION : TRIALS;
+    /* What the provider has no rereg for is soft-RoCE, which may stand on anybody's network interface. */
+    const char *driver = scratch->fabric->rereg == REREG_PROVIDER ? scratch->fabric->driver : "";
+    struct proof_trial trials[PROOF_PROMOTION];
+    unsigned count = 0, wanted = proof_trials_wanted(mechanism, driver);
     uint64_t total_ns = 0, latency_ns = 0;
-    int r;
+    int r = 0;
 
-    proof->kind = mechanism->kind;
     scratch->length = FIRST_LENGTH;
     for (unsigned i = 0; i < 4 * wanted && count < wanted; i++) {
         r = run_trial(scratch, mechanism, count, &trials[count], &latency_ns);
-        if (r == -EOPNOTSUPP) {
-            proof->state = PROOF_FAILED;
-            return;
-        }
-        if (r < 0)
+        if (r < 0 && r != -ETIMEDOUT)
             break;
-        if (!trials[count].caught) { /* too late */
-            if (scratch->length < MAX_LENGTH)
-                scratch->length *= 4;
+        if (r < 0 || !trials[count].caught) { /* too early, or too late */
+            proof->inconclusive++;
+            if (r == 0)
+                lengthen(scratch);
+            else if (proof->inconclusive > MAX_STALLS)
+                break;
             continue;
         }
         total_ns += latency_ns;
+        proof->late += trials[count].late;
         count++;
-        /* The question is answered once a byte was late; not so what it is besides, for which some more are needed. */
-        if (count >= TRIALS && proof_judge(mechanism->kind, false, trials, count) != REVOKE_FENCE)
+        if (count < TRIALS)
+            continue;
+        /* The question is answered once a byte was late, or when nothing was refused; not so what it is besides, for
+         * which some more are needed. */
+        if (proof->late || proof_judge(mechanism, driver, trials, count) == REVOKE_NOTHING)
             break;
+        if (mechanism->fence_on)
+            lengthen(scratch);
     }
-    if (count < TRIALS) {
-        proof->state = PROOF_INCONCLUSIVE;
-        return;
-    }
-    proof->state = PROOF_DONE;
     proof->trials = count;
+    proof->state = r == -EOPNOTSUPP ? PROOF_FAILED : count < TRIALS ? PROOF_INCONCLUSIVE : PROOF_DONE;
+    if (proof->state != PROOF_DONE)
+        return;
     proof->latency_ns = total_ns / count;
-    proof->kind = proof_judge(mechanism->kind, count < PROMOTION, trials, count);
+    proof->kind = proof_judge(mechanism, driver, trials, count);
 }
 
 /* The trials' own connections, domains and numbers are to be seen by nobody. */
@@ -330,8 +356,9 @@ int proof_run(struct fabric *fabric, char **ret_error)
         else
             proof->state = PROOF_INCONCLUSIVE;
         if (proof->state == PROOF_INCONCLUSIVE)
-            fabric_log("the self-test of %s came to no result: it is taken for a %s", fabric_mechanisms[i].name,
-                       proof_kind_name(proof->kind));
+            fabric_log("the self-test of %s came to no result (%u trials caught nothing in flight): it is taken for a "
+                       "%s",
+                       fabric_mechanisms[i].name, proof->inconclusive, proof_kind_name(proof->kind));
     }
     sweep(fabric);
     scratch_clear(&scratch);

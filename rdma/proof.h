@@ -11,8 +11,9 @@
  *   WRITE   memory  revoke, then NEW NEW NEW                      anything else in the memory: no fence
  *   either  none of the transfers that were still to come is refused: no gate
  *
- * A trial counts when the transfers were still under way. One byte that gets through is proof; that none did is as good
- * as the number of trials, so a gate that might be a fence as well needs many of them.
+ * A trial counts when the transfers were still under way. One byte that gets through is proof. That none did is not: on
+ * a busy machine the call may take longer than what was in flight, again and again. So trials can refute a fence and
+ * never make one: a gate is a fence only where its driver's documentation says so, and no trial of many says otherwise.
  */
 
 #include <stdint.h>
@@ -32,6 +33,8 @@ struct proof {
     enum proof_state state;
     enum revoke_kind kind; /* proven, or taken for */
     unsigned trials;       /* those that count */
+    unsigned late;         /* of them, those after which a byte still crossed */
+    unsigned inconclusive; /* those that do not count: nothing was caught in flight */
     uint64_t latency_ns;   /* of the call, on average, with transfers in flight */
 };
 
@@ -51,7 +54,12 @@ struct proof_trial {
     bool refused; /* a transfer failed after it */
 };
 
-/* expected: what the mechanism is taken for; few: too few trials to make a gate a fence. */
-enum revoke_kind proof_judge(enum revoke_kind expected, bool few, const struct proof_trial *trials, unsigned count);
+#define PROOF_PROMOTION 24u /* clean trials without which not even a documented fence is taken for one */
+
+/* The trials that a mechanism gets on a device of this kernel driver ("": not known). */
+unsigned proof_trials_wanted(const struct revoke_mechanism *mechanism, const char *driver);
+
+enum revoke_kind proof_judge(const struct revoke_mechanism *mechanism, const char *driver,
+                             const struct proof_trial *trials, unsigned count);
 
 #endif

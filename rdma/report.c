@@ -21,10 +21,11 @@ static json_t *mechanism_json(const struct fabric *fabric, size_t index)
     const struct proof *proof = &fabric->proofs[index];
     bool works = proof->state != PROOF_NOT_TRIED && proof->state != PROOF_FAILED;
 
-    return json_pack("{s:s, s:s, s:s, s:b, s:b, s:i, s:I, s:I, s:s}", "name", mechanism->name, "kind",
+    return json_pack("{s:s, s:s, s:s, s:b, s:b, s:i, s:i, s:i, s:I, s:I, s:s}", "name", mechanism->name, "kind",
                      proof_kind_name(proof->kind), "self_test", proof_state_name(proof->state), "available", works,
                      "chosen", revoke_ladder_has(&fabric->ladder, mechanism->name), "trials", (int)proof->trials,
-                     "latency_us", (json_int_t)(proof->latency_ns / 1000), "deadline_ms",
+                     "trials_late", (int)proof->late, "trials_inconclusive", (int)proof->inconclusive, "latency_us",
+                     (json_int_t)(proof->latency_ns / 1000), "deadline_ms",
                      (json_int_t)(mechanism->allowed_ns / 1000000), "note", mechanism_note(fabric, mechanism));
 }
 
@@ -85,14 +86,14 @@ json_t *report_probe(void *arg)
 
     print_address(fabric, address, sizeof(address), &port);
     uname(&host);
-    probe = json_pack("{s:s, s:i, s:s, s:i, s:s, s:o, s:o, s:i, s:I, s:i, s:i, s:o, s:s}", "device",
-                      ibv_get_device_name(fabric->verbs->device), "device_port", (int)fabric->listen_id->port_num,
-                      "address", address, "port", (int)port, "kernel", host.release, "mechanisms",
-                      mechanisms_json(fabric), "odp", odp_json(fabric), "max_mr", fabric->attr.max_mr, "max_mr_size",
-                      (json_int_t)(fabric->attr.max_mr_size > INT64_MAX ? INT64_MAX : fabric->attr.max_mr_size),
-                      "max_qp", fabric->attr.max_qp, "max_reads_in_flight", fabric->attr.max_qp_rd_atom,
-                      "memlock_limit", memlock_json(), "remote_addresses",
-                      atomic_load(&fabric->no_iova) ? "memory addresses" : "file offsets");
+    probe = json_pack(
+        "{s:s, s:s, s:i, s:s, s:i, s:s, s:o, s:o, s:i, s:I, s:i, s:i, s:o, s:s}", "device",
+        ibv_get_device_name(fabric->verbs->device), "driver", fabric->driver, "device_port",
+        (int)fabric->listen_id->port_num, "address", address, "port", (int)port, "kernel", host.release, "mechanisms",
+        mechanisms_json(fabric), "odp", odp_json(fabric), "max_mr", fabric->attr.max_mr, "max_mr_size",
+        (json_int_t)(fabric->attr.max_mr_size > INT64_MAX ? INT64_MAX : fabric->attr.max_mr_size), "max_qp",
+        fabric->attr.max_qp, "max_reads_in_flight", fabric->attr.max_qp_rd_atom, "memlock_limit", memlock_json(),
+        "remote_addresses", atomic_load(&fabric->no_iova) ? "memory addresses" : "file offsets");
 #ifdef LEASEFS_HAZARD
     json_object_set_new(probe, "hazard", json_true());
 #endif

@@ -41,8 +41,8 @@ struct revoke_mechanism {
     /* NULL: always. Does it have anything to do with this exposure? When not, it is passed over. */
     bool (*applies)(const struct exposure *exposure);
 
-    bool may_fence; /* a gate that is a fence as well on some devices */
-    bool by_name;   /* not in "auto" */
+    const char *fence_on; /* the kernel driver whose documentation makes a fence of this gate, or NULL */
+    bool by_name;         /* not in "auto" */
     const char *note;
 };
 
