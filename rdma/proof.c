@@ -324,6 +324,10 @@ static int tell_ladder(struct fabric *fabric, char **ret_error)
         const struct revoke_mechanism *mechanism = &fabric_mechanisms[i];
         const struct proof *proof = &fabric->proofs[i];
 
+        if (proof->state == PROOF_NOT_TRIED) { /* "auto" names it: passed over */
+            revoke_ladder_set_kind(&fabric->ladder, mechanism, REVOKE_NOTHING);
+            continue;
+        }
         if (proof->state != PROOF_DONE)
             continue;
         if (revoke_ladder_has(&fabric->ladder, mechanism->name) && proof->kind != mechanism->kind)

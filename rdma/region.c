@@ -101,6 +101,12 @@ static struct ibv_mr *register_once(struct region *region, uint64_t iova, int ac
     return mr;
 }
 
+/* Is it one that peers get? The MR under a memory window has no remote rights, and on Linux 6.1 they all have key 0. */
+static bool has_own_key(const struct region *region)
+{
+    return region->style != EXPOSURE_WINDOWED;
+}
+
 /* What it cannot use stays registered until it has found another, or the device would offer it again. */
 static int register_memory(struct region *region, uint64_t iova, int access)
 {
@@ -111,7 +117,7 @@ static int register_memory(struct region *region, uint64_t iova, int access)
     for (;;) {
         region->mr = register_once(region, iova, mr_access(region, access));
         r = region->mr ? 0 : errno ? -errno : -EIO;
-        if (r < 0 || !keys_reserved(region->fabric->keys, region->mr->rkey, monotonic_ns()))
+        if (r < 0 || !has_own_key(region) || !keys_reserved(region->fabric->keys, region->mr->rkey, monotonic_ns()))
             break;
         passed_over[n++] = region->mr;
         if (n == KEY_ATTEMPTS) {
@@ -148,10 +154,10 @@ static int make_key(struct region *region, int access)
 {
     int r = 0;
 
-    if (region->style == EXPOSURE_WINDOWED)
+    if (!has_own_key(region))
         r = make_memory_window(region, access & (IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE));
     if (r == 0)
-        region->rkey = region->style == EXPOSURE_WINDOWED ? region->mw->rkey : region->mr->rkey;
+        region->rkey = has_own_key(region) ? region->mr->rkey : region->mw->rkey;
     return r;
 }
 
@@ -308,7 +314,8 @@ static int deregister(struct region *region)
     r = free_mw(region); /* an MR with a window on it is refused */
     if (r < 0)
         return r;
-    keys_reserve(fabric->keys, region->mr->rkey, monotonic_ns());
+    if (has_own_key(region))
+        keys_reserve(fabric->keys, region->rkey, monotonic_ns());
     if (!fault_inject("dereg", &r))
         r = -ibv_dereg_mr(region->mr);
     if (r == 0) {
