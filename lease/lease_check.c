@@ -32,7 +32,10 @@ static int check_lease(struct lease *lease)
 
     REQUIRE(lease->inode, "a listed lease without its file");
     FOR_EACH_OVERLAP(other, lease->inode, lease->node.range)
-    REQUIRE(other == lease || (lease->mode == LEASE_READ && other->mode == LEASE_READ), "I3: a write lease overlaps");
+    REQUIRE(other == lease || (lease->mode == LEASE_READ && other->mode == LEASE_READ) ||
+                ((lease->remnant || other->remnant) && lease->session_id == other->session_id),
+            "I3: a write lease overlaps");
+    REQUIRE(!lease->remnant || lease->state == LEASE_FENCING, "what a cut took away is still in use");
     if (lease->state == LEASE_ACTIVE)
         for (const struct lease_place *p = lease->inode->places; p; p = p->next)
             REQUIRE(!p->parked || !lease_blocks_place(lease, p), "I10: parked for a lease that is not recalled");

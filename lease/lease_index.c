@@ -159,7 +159,7 @@ static void owner_put(struct lease_table *table, struct lease_owner *owner)
 
 static bool over(uint64_t used, uint64_t more, uint64_t max)
 {
-    return max && (used > max || more > max - used);
+    return max && more && (used > max || more > max - used);
 }
 
 static int check_limits(const struct lease_table *table, const struct lease_session *session,
@@ -232,6 +232,48 @@ undo:
     if (session)
         session_put(table, session);
     return error;
+}
+
+struct lease *lease_add_beside(struct lease_table *table, const struct lease *of, struct lease_range range)
+{
+    struct lease *lease = calloc(1, sizeof(*lease));
+
+    if (!lease)
+        return NULL;
+    *lease = (struct lease){
+        .lease_id = ++table->last_id,
+        .session_id = of->session_id,
+        .inode_number = of->inode_number,
+        .process = of->process,
+        .mode = of->mode,
+        .policy = of->policy,
+        .state = LEASE_GRANTING,
+        .sequence = 1,
+        .granted_at_ns = of->granted_at_ns,
+        .expires_at_ns = of->expires_at_ns,
+        .deadline_ns = NO_DEADLINE,
+        .inode = of->inode,
+        .owner = of->owner,
+        .node = {.range = range, .key = table->last_id},
+    };
+    link_lease(table, lease, of->session);
+    return lease;
+}
+
+void lease_narrow(struct lease_table *table, struct lease *lease, struct lease_range range)
+{
+    uint64_t less = lease->node.range.length - range.length;
+
+    lease_tree_remove(&lease->inode->tree, &lease->node);
+    lease->node.range = range;
+    lease_tree_insert(&lease->inode->tree, &lease->node);
+    lease->owner->bytes -= less;
+    table->bytes -= less;
+}
+
+bool lease_fits_one_more(const struct lease_table *table, const struct lease *beside)
+{
+    return check_limits(table, beside->session, beside->owner, 0) == 0;
 }
 
 void lease_unlink(struct lease_table *table, struct lease *lease)

@@ -59,6 +59,9 @@ struct lease {
     bool courtesy;        /* ACTIVE, and past its expiry */
     bool overrun;         /* the fence took longer than fence_bound_ns */
     bool recalled_by_try; /* recalled for somebody who did not wait: nobody's leaving cancels that */
+    bool remnant;         /* what was reachable before a cut; overlaps what its session kept */
+    bool cut;             /* GRANTING, and kept by a cut */
+    uint64_t recall_by_ns; /* of a cut one: the deadline that goes on, or that its next recall has; 0: none */
 };
 
 RB_HEAD(lease_ids, lease);
@@ -90,6 +93,10 @@ int lease_add(struct lease_table *table, const struct lease_request *request, st
 void lease_unlink(struct lease_table *table,
                   struct lease *lease); /* from its inode and session; it conflicts no more */
 void lease_destroy(struct lease_table *table, struct lease *lease);
+/* A lease beside `of`, of the same holder, on a part of its range, in state GRANTING. Asks no limits. NULL: no memory. */
+struct lease *lease_add_beside(struct lease_table *table, const struct lease *of, struct lease_range range);
+void lease_narrow(struct lease_table *table, struct lease *lease, struct lease_range range);
+bool lease_fits_one_more(const struct lease_table *table, const struct lease *beside); /* limits on their number */
 struct lease *lease_first_deadline(struct lease_table *table);
 struct lease *lease_after_deadline(struct lease *lease);
 void lease_set_deadline(struct lease_table *table, struct lease *lease); /* recomputed from its state */
@@ -100,6 +107,8 @@ void lease_activate(struct lease_table *table, struct lease *lease, uint64_t now
 void lease_recall(struct lease_table *table, struct lease *lease, struct lease_range wanted, uint64_t now_ns);
 void lease_orphan(struct lease_table *table, struct lease *lease, struct lease_range range);
 void lease_cancel_recall(struct lease_table *table, struct lease *lease);
+void lease_keep(struct lease_table *table, struct lease *lease);
+void lease_fence_remnant(struct lease_table *table, struct lease *remnant, uint64_t now_ns); /* a new lease, see lease_cut.c */
 void lease_start_fence(struct lease_table *table, struct lease *lease, enum lease_end_reason reason, uint64_t now_ns);
 void lease_extend_courtesy(struct lease_table *table, struct lease *lease); /* nobody conflicts with it: ACTIVE */
 void lease_overrun(struct lease_table *table, struct lease *lease);
@@ -123,8 +132,19 @@ bool waiter_ahead(const struct lease_inode *entry, struct lease_range range, enu
 /* Resumes every parked waiter of the inode that nothing blocks any more. */
 void waiters_wake(struct lease_table *table, struct lease_inode *entry);
 
+static inline void lease_table_lock(struct lease_table *table)
+{
+    pthread_mutex_lock(&table->lock);
+}
+
 /* lease_check.c. Aborts the process in LEASEFS_CHECK builds when an invariant is broken. */
 void lease_check_edge(struct lease_table *table);
+
+static inline void lease_table_unlock(struct lease_table *table)
+{
+    lease_check_edge(table);
+    pthread_mutex_unlock(&table->lock);
+}
 
 static inline uint64_t later(uint64_t now_ns, uint64_t by_ns)
 {

@@ -9,6 +9,8 @@
  *   GRANTING     (gone)        lease_destroy         lease_abort()
  *   ACTIVE       RECALLED      lease_recall          a conflict
  *   RECALLED     ACTIVE        lease_cancel_recall   the last waiter left (I10 holds: it was registered until then)
+ *   ACTIVE       GRANTING      lease_keep            lease_cut(): a part is given back, the rest is exposed anew
+ *   RECALLED     GRANTING      lease_keep            the same
  *   ACTIVE       FENCING       lease_start_fence     return, expiry, revocation, session end
  *   RECALLED     FENCING       lease_start_fence     the same, and the recall's deadline
  *   FENCING      (gone)        lease_destroy         lease_fenced(proven): only now are the blocks free (I1)
@@ -23,6 +25,7 @@ static const bool permitted[LEASE_QUARANTINED + 1][LEASE_QUARANTINED + 1] = {
     [LEASE_GRANTING][LEASE_ACTIVE] = true,  [LEASE_ACTIVE][LEASE_RECALLED] = true,
     [LEASE_RECALLED][LEASE_ACTIVE] = true,  [LEASE_ACTIVE][LEASE_FENCING] = true,
     [LEASE_RECALLED][LEASE_FENCING] = true, [LEASE_FENCING][LEASE_QUARANTINED] = true,
+    [LEASE_ACTIVE][LEASE_GRANTING] = true,  [LEASE_RECALLED][LEASE_GRANTING] = true,
 };
 
 static void set_state(struct lease_table *table, struct lease *lease, enum lease_state to)
@@ -61,7 +64,15 @@ void lease_activate(struct lease_table *table, struct lease *lease, uint64_t now
     lease->granted_at_ns = now_ns;
     lease->expires_at_ns = later(now_ns, table->limits.lease_time_ns);
     set_state(table, lease, LEASE_ACTIVE);
-    table->total.granted++;
+    table->total.granted += !lease->cut;
+}
+
+void lease_keep(struct lease_table *table, struct lease *lease)
+{
+    lease->cut = true;
+    lease->courtesy = false;
+    lease->sequence++;
+    set_state(table, lease, LEASE_GRANTING);
 }
 
 /* Makes *all the smallest range that has both it and the part of `range` inside of the lease. false: it is as it was.
@@ -90,9 +101,13 @@ void lease_recall(struct lease_table *table, struct lease *lease, struct lease_r
 
     if (lease->state == LEASE_ACTIVE) {
         lease->recall_deadline_ns = later(now_ns, table->limits.recall_timeout_ns);
+        if (lease->recall_by_ns && lease->recall_by_ns < lease->recall_deadline_ns)
+            lease->recall_deadline_ns = lease->recall_by_ns;
         set_state(table, lease, LEASE_RECALLED);
         table->total.recalls++;
     } else if (lease->state != LEASE_RECALLED || !more) {
+        if (lease->cut && !lease->recall_by_ns)
+            lease->recall_by_ns = later(now_ns, table->limits.recall_timeout_ns);
         return;
     }
     lease->sequence++;
@@ -117,9 +132,11 @@ void lease_cancel_recall(struct lease_table *table, struct lease *lease)
     lease_post(table, lease, LEASE_EVENT_RECALL_CANCELLED);
 }
 
-static void count_end(struct lease_counts *total, enum lease_end_reason reason)
+static void count_end(struct lease_counts *total, const struct lease *lease)
 {
-    switch (reason) {
+    if (lease->remnant)
+        return; /* the lease itself goes on */
+    switch (lease->reason) {
     case LEASE_END_RETURNED:
         total->returned++;
         break;
@@ -145,10 +162,17 @@ void lease_start_fence(struct lease_table *table, struct lease *lease, enum leas
     lease->sequence++;
     lease->fence_overrun_ns = later(now_ns, table->limits.fence_bound_ns);
     set_state(table, lease, LEASE_FENCING);
-    count_end(&table->total, reason);
+    count_end(&table->total, lease);
     lease_post(table, lease, LEASE_EVENT_FENCE);
     /* Operations that only drop blocks need not wait for the fence: detach suffices. */
     waiters_wake(table, lease->inode);
+}
+
+void lease_fence_remnant(struct lease_table *table, struct lease *remnant, uint64_t now_ns)
+{
+    remnant->remnant = true;
+    set_state(table, remnant, LEASE_ACTIVE); /* as the lease was that it is what is left of */
+    lease_start_fence(table, remnant, LEASE_END_RETURNED, now_ns);
 }
 
 void lease_extend_courtesy(struct lease_table *table, struct lease *lease)

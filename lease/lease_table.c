@@ -7,17 +7,6 @@
 #include "lease/lease_private.h"
 #include "lease/lock_order.h"
 
-static void lock(struct lease_table *table)
-{
-    pthread_mutex_lock(&table->lock);
-}
-
-static void unlock(struct lease_table *table)
-{
-    lease_check_edge(table);
-    pthread_mutex_unlock(&table->lock);
-}
-
 int lease_table_new(const struct lease_limits *limits, const struct lease_events *events,
                     struct lease_table **ret_table)
 {
@@ -149,9 +138,9 @@ int lease_op_begin_under(struct lease_table *table, uint64_t inode, struct lease
 
     if (!range_valid(range) || op < LEASE_OP_DROP || op > LEASE_OP_SHARE || !lease_policy_name(wanted.policy))
         return -EINVAL;
-    lock(table);
+    lease_table_lock(table);
     result = op_begin(table, inode, &wanted, now_ns, waiter);
-    unlock(table);
+    lease_table_unlock(table);
     return result;
 }
 
@@ -163,9 +152,9 @@ int lease_op_begin(struct lease_table *table, uint64_t inode, struct lease_range
 
 void lease_op_end(struct lease_table *table, struct lease_waiter *waiter)
 {
-    lock(table);
+    lease_table_lock(table);
     waiter_unregister(table, waiter);
-    unlock(table);
+    lease_table_unlock(table);
 }
 
 bool lease_waiter_cancel(struct lease_table *table, struct lease_waiter *waiter, uint64_t now_ns)
@@ -173,24 +162,24 @@ bool lease_waiter_cancel(struct lease_table *table, struct lease_waiter *waiter,
     bool was_parked;
 
     (void)now_ns;
-    lock(table);
+    lease_table_lock(table);
     was_parked = waiter_is_parked(waiter);
     if (was_parked)
         waiter_unregister(table, waiter);
-    unlock(table);
+    lease_table_unlock(table);
     return was_parked;
 }
 
 void lease_waiter_abandon(struct lease_table *table, struct lease_waiter *waiter)
 {
-    lock(table);
+    lease_table_lock(table);
     waiter->cancelled = true;
     if (waiter_is_parked(waiter)) {
         for (int i = 0; i < LEASE_WAITER_PLACES; i++)
             waiter->places[i].parked = false;
         waiter->resume(waiter);
     }
-    unlock(table);
+    lease_table_unlock(table);
 }
 
 /* ---- leases ---- */
@@ -264,9 +253,9 @@ static void make_room(struct lease_table *table, uint64_t session_id, uint64_t b
 
 void lease_make_room(struct lease_table *table, uint64_t session_id, uint64_t bytes, uint64_t now_ns)
 {
-    lock(table);
+    lease_table_lock(table);
     make_room(table, session_id, bytes, now_ns);
-    unlock(table);
+    lease_table_unlock(table);
 }
 
 static int request(struct lease_table *table, const struct lease_request *request, uint64_t now_ns,
@@ -303,11 +292,11 @@ int lease_request(struct lease_table *table, const struct lease_request *req, ui
     if (!range_valid(req->range) || !req->range.length || (req->mode != LEASE_READ && req->mode != LEASE_WRITE) ||
         (req->file_policy && !lease_policy_name(req->file_policy)) || (req->policy && !lease_policy_name(req->policy)))
         return -EINVAL;
-    lock(table);
+    lease_table_lock(table);
     result = request(table, req, now_ns, waiter, ret_lease_id);
     if (result != -EINPROGRESS && waiter)
         waiter_unregister(table, waiter); /* after the lease is in: whoever comes next meets it */
-    unlock(table);
+    lease_table_unlock(table);
     return result;
 }
 
@@ -354,6 +343,10 @@ static int commit(struct lease_table *table, uint64_t lease_id, uint64_t now_ns,
             lease_recall(table, lease, p->range, now_ns);
     if (lease->recalled_by_try)
         lease_recall(table, lease, lease->wanted, now_ns);
+    lease->recall_by_ns = 0;
+    if (lease->cut && lease->orphaned.length) /* of the second piece nobody was told yet */
+        lease_post(table, lease, LEASE_EVENT_ORPHANED);
+    lease->cut = false;
     waiters_wake(table, lease->inode); /* under `orphan` they waited for no more than this */
     return 0;
 }
@@ -363,9 +356,9 @@ int lease_commit(struct lease_table *table, uint64_t lease_id, uint64_t now_ns, 
 {
     int result;
 
-    lock(table);
+    lease_table_lock(table);
     result = commit(table, lease_id, now_ns, exposure, ret_info);
-    unlock(table);
+    lease_table_unlock(table);
     return result;
 }
 
@@ -384,11 +377,11 @@ void lease_abort(struct lease_table *table, uint64_t lease_id, uint64_t now_ns)
     struct lease *lease;
 
     (void)now_ns;
-    lock(table);
+    lease_table_lock(table);
     lease = lease_find(table, lease_id);
     if (lease && lease->state == LEASE_GRANTING)
         end(table, lease);
-    unlock(table);
+    lease_table_unlock(table);
 }
 
 int lease_renew(struct lease_table *table, uint64_t session_id, uint64_t lease_id, uint64_t now_ns,
@@ -397,10 +390,12 @@ int lease_renew(struct lease_table *table, uint64_t session_id, uint64_t lease_i
     struct lease *lease;
     int result = 0;
 
-    lock(table);
+    lease_table_lock(table);
     lease = lease_find(table, lease_id);
     if (!lease || lease->session_id != session_id) {
         result = -ENOENT;
+    } else if (lease->state == LEASE_GRANTING && lease->cut) {
+        get_info(lease, ret_info); /* its time starts anew as soon as it is exposed again */
     } else if (lease->state != LEASE_ACTIVE && lease->state != LEASE_RECALLED) {
         result = -ESTALE;
     } else {
@@ -409,7 +404,7 @@ int lease_renew(struct lease_table *table, uint64_t session_id, uint64_t lease_i
         lease_set_deadline(table, lease);
         get_info(lease, ret_info);
     }
-    unlock(table);
+    lease_table_unlock(table);
     return result;
 }
 
@@ -435,7 +430,7 @@ int lease_return(struct lease_table *table, uint64_t session_id, uint64_t lease_
     struct lease *lease;
     int result;
 
-    lock(table);
+    lease_table_lock(table);
     lease = lease_find(table, lease_id);
     if (!lease || lease->session_id != session_id)
         result = -ENOENT;
@@ -443,7 +438,7 @@ int lease_return(struct lease_table *table, uint64_t session_id, uint64_t lease_
         result = -EINVAL;
     else
         result = begin_end(table, lease, LEASE_END_RETURNED, now_ns);
-    unlock(table);
+    lease_table_unlock(table);
     return result;
 }
 
@@ -452,10 +447,10 @@ int lease_revoke(struct lease_table *table, uint64_t lease_id, uint64_t now_ns)
     struct lease *lease;
     int result;
 
-    lock(table);
+    lease_table_lock(table);
     lease = lease_find(table, lease_id);
     result = lease ? begin_end(table, lease, LEASE_END_REVOKED, now_ns) : -ENOENT;
-    unlock(table);
+    lease_table_unlock(table);
     return result;
 }
 
@@ -463,12 +458,12 @@ void lease_session_end(struct lease_table *table, uint64_t session_id, uint64_t 
 {
     struct lease_session *session;
 
-    lock(table);
+    lease_table_lock(table);
     HASH_FIND(hh, table->sessions, &session_id, sizeof(session_id), session);
     if (session)
         for (struct lease *lease = session->leases; lease; lease = lease->next)
             begin_end(table, lease, LEASE_END_SESSION, now_ns);
-    unlock(table);
+    lease_table_unlock(table);
 }
 
 void lease_fenced(struct lease_table *table, uint64_t lease_id, bool proven, uint64_t now_ns)
@@ -476,7 +471,7 @@ void lease_fenced(struct lease_table *table, uint64_t lease_id, bool proven, uin
     struct lease *lease;
 
     (void)now_ns;
-    lock(table);
+    lease_table_lock(table);
     lease = lease_find(table, lease_id);
     if (lease && lease->state == LEASE_FENCING) {
         if (proven)
@@ -484,7 +479,7 @@ void lease_fenced(struct lease_table *table, uint64_t lease_id, bool proven, uin
         else
             lease_quarantine(table, lease);
     }
-    unlock(table);
+    lease_table_unlock(table);
 }
 
 static void tick_one(struct lease_table *table, struct lease *lease, uint64_t now_ns)
@@ -503,10 +498,10 @@ void lease_tick(struct lease_table *table, uint64_t now_ns)
 {
     struct lease *lease;
 
-    lock(table);
+    lease_table_lock(table);
     while ((lease = lease_first_deadline(table)) && lease->deadline_ns <= now_ns)
         tick_one(table, lease, now_ns);
-    unlock(table);
+    lease_table_unlock(table);
 }
 
 uint64_t lease_next_deadline(struct lease_table *table)
@@ -514,10 +509,10 @@ uint64_t lease_next_deadline(struct lease_table *table)
     const struct lease *lease;
     uint64_t deadline_ns;
 
-    lock(table);
+    lease_table_lock(table);
     lease = lease_first_deadline(table);
     deadline_ns = lease ? lease->deadline_ns : UINT64_MAX;
-    unlock(table);
+    lease_table_unlock(table);
     return deadline_ns;
 }
 
@@ -527,11 +522,11 @@ int lease_get(struct lease_table *table, uint64_t lease_id, struct lease_info *r
 {
     const struct lease *lease;
 
-    lock(table);
+    lease_table_lock(table);
     lease = lease_find(table, lease_id);
     if (lease)
         get_info(lease, ret_info);
-    unlock(table);
+    lease_table_unlock(table);
     return lease ? 0 : -ENOENT;
 }
 
@@ -539,7 +534,7 @@ size_t lease_list(struct lease_table *table, uint64_t inode, struct lease_info *
 {
     size_t count = 0;
 
-    lock(table);
+    lease_table_lock(table);
     for (struct lease *lease = lease_lowest(table); lease; lease = lease_after(lease)) {
         if (inode && lease->inode_number != inode)
             continue;
@@ -547,13 +542,13 @@ size_t lease_list(struct lease_table *table, uint64_t inode, struct lease_info *
             get_info(lease, &infos[count]);
         count++;
     }
-    unlock(table);
+    lease_table_unlock(table);
     return count;
 }
 
 void lease_counts(struct lease_table *table, struct lease_counts *ret_counts)
 {
-    lock(table);
+    lease_table_lock(table);
     *ret_counts = table->total;
     ret_counts->leases = table->n_leases;
     ret_counts->bytes = table->bytes;
@@ -565,5 +560,5 @@ void lease_counts(struct lease_table *table, struct lease_counts *ret_counts)
         ret_counts->fencing += lease->state == LEASE_FENCING;
         ret_counts->quarantined += lease->state == LEASE_QUARANTINED;
     }
-    unlock(table);
+    lease_table_unlock(table);
 }

@@ -12,8 +12,8 @@
  * A lease's life (the table in lease_state.c is the machine; every edge names its function):
  *
  *   GRANTING --commit--> ACTIVE --conflict--> RECALLED --cancelled by the last waiter--> ACTIVE
- *      |abort               |return, expiry, revoke, session end      |return, deadline, ...
- *      v                    v                                         v
+ *      |abort  ^            |return, expiry, revoke, session end      |return, deadline, ...
+ *      v       +--- cut ----+-----------------------------------------+
  *    (gone)              FENCING <------------------------------------+
  *                           |fenced                |no proof
  *                           v                      v
@@ -241,6 +241,25 @@ int lease_renew(struct lease_table *table, uint64_t session_id, uint64_t lease_i
                 struct lease_info *ret_info);
 int lease_return(struct lease_table *table, uint64_t session_id, uint64_t lease_id, uint32_t sequence, uint64_t now_ns);
 
+/* The holder gives back a part, or its right to write, and keeps the rest. One lease becomes one on the first piece that
+ * is left (the lease itself, with a new sequence number), perhaps one on the second (a new one), both GRANTING until
+ * they are exposed anew and committed, or aborted; and a remnant: all that the old access reached, FENCING. In between
+ * nobody else is granted anything of it. A kept piece that is still wanted is recalled again when it is committed; its
+ * deadline goes on. */
+struct lease_cut {
+    struct lease_range part; /* to be given back: whole blocks in the lease's range; empty: nothing */
+    enum lease_mode mode;    /* of what is kept: the lease's, or LEASE_READ */
+    void *exposure;          /* of the FENCE event, which has the remnant's id; it may come before the call returns */
+    size_t n_kept;           /* answer, there before the event: */
+    uint64_t kept[2];        /* leases */
+};
+
+/* -ENOENT, -EALREADY (it is ending), -EINPROGRESS (an earlier cut is not through), -EMFILE (two pieces are one lease
+ * too many), -ENOMEM: all is as it was. -EINVAL: likewise; a sequence that the lease never had, nothing or all of it to
+ * be given back, or more rights than before. */
+int lease_cut(struct lease_table *table, uint64_t session_id, uint64_t lease_id, uint32_t sequence, uint64_t now_ns,
+              struct lease_cut *cut);
+
 /* Recalls leases of other sessions, least recently renewed first, until those on their way back add up to `bytes`. */
 void lease_make_room(struct lease_table *table, uint64_t session_id, uint64_t bytes, uint64_t now_ns);
 
@@ -269,6 +288,7 @@ struct lease_counts {
     size_t leases, granting, active, recalled, fencing, quarantined, waiters;
     uint64_t bytes;                                                                   /* of their ranges */
     uint64_t granted, returned, recalls, recall_timeouts, expired, revoked, orphaned; /* since the start */
+    uint64_t parts, downgraded;                                                       /* leases cut, likewise */
 };
 void lease_counts(struct lease_table *table, struct lease_counts *ret_counts);
 

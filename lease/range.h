@@ -3,6 +3,7 @@
 #define LEASEFS_LEASE_RANGE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /*
@@ -50,6 +51,41 @@ static inline struct lease_range range_round_out(struct lease_range r, uint64_t 
 
     end = end > RANGE_MAX_END - (block - 1) ? RANGE_MAX_END : (end + block - 1) & ~(block - 1);
     return (struct lease_range){start, end - start};
+}
+
+/* Shrinks a valid range to the whole blocks inside of it; empty when there are none. */
+static inline struct lease_range range_round_in(struct lease_range r, uint64_t block)
+{
+    uint64_t start = r.offset > RANGE_MAX_END - (block - 1) ? RANGE_MAX_END : (r.offset + block - 1) & ~(block - 1);
+    uint64_t end = range_end(r) & ~(block - 1);
+
+    return (struct lease_range){start, end > start ? end - start : 0};
+}
+
+/* What both have; empty when they do not overlap. */
+static inline struct lease_range range_common(struct lease_range a, struct lease_range b)
+{
+    uint64_t start = a.offset > b.offset ? a.offset : b.offset;
+    uint64_t end = range_end(a) < range_end(b) ? range_end(a) : range_end(b);
+
+    return (struct lease_range){start, end > start ? end - start : 0};
+}
+
+/* What is left of `whole` without `part`: at most two pieces, in order, none of them empty. Returns how many. */
+static inline size_t range_without(struct lease_range whole, struct lease_range part, struct lease_range pieces[2])
+{
+    struct lease_range common = range_common(whole, part);
+    size_t n = 0;
+
+    if (!common.length) {
+        pieces[n] = whole;
+        return whole.length > 0;
+    }
+    if (common.offset > whole.offset)
+        pieces[n++] = (struct lease_range){whole.offset, common.offset - whole.offset};
+    if (range_end(common) < range_end(whole))
+        pieces[n++] = (struct lease_range){range_end(common), range_end(whole) - range_end(common)};
+    return n;
 }
 
 #endif
