@@ -81,6 +81,10 @@ struct layout_problem file_data_eligible(const struct file_data *data, struct le
 int file_data_hold(struct file_data *data, struct lease_range range, struct layout_run **ret_runs, size_t *ret_count);
 void file_data_put_runs(struct pool *pool, const struct layout_run *runs, size_t count);
 
+/* Zeroes the slack in place if its block is one of the runs and nobody else's: a remote writer was the last to have it,
+ * and can reach it no more. */
+void file_data_zero_held_slack(struct file_data *data, const struct layout_run *runs, size_t count);
+
 /* Replaces each block of the range that the file shares with the runs by a copy. */
 int file_data_detach(struct file_data *data, struct lease_range range, const struct layout_run *runs, size_t count);
 

@@ -198,6 +198,21 @@ void file_data_put_runs(struct pool *pool, const struct layout_run *runs, size_t
                       (uint32_t)(runs[i].length >> POOL_BLOCK_SHIFT));
 }
 
+void file_data_zero_held_slack(struct file_data *data, const struct layout_run *runs, size_t count)
+{
+    uint64_t used = data->size & (POOL_BLOCK_SIZE - 1);
+    struct piece tail = piece_at(data, block_of(data->size), 1);
+    uint64_t offset = (uint64_t)tail.start.index << POOL_BLOCK_SHIFT;
+
+    if (!used || tail.kind != PIECE_WRITTEN || pool_hold_count(data->pool, tail.start) != 1 ||
+        pool_file_count(data->pool, tail.start) != 1)
+        return;
+    for (size_t i = 0; i < count; i++)
+        if (runs[i].segment == tail.start.segment && offset >= runs[i].offset &&
+            offset - runs[i].offset < runs[i].length)
+            memset((uint8_t *)pool_address(data->pool, tail.start) + used, 0, POOL_BLOCK_SIZE - used);
+}
+
 struct run_list {
     struct layout_run *runs; /* by place in the pool */
     size_t count;

@@ -233,6 +233,7 @@ const struct layout_ops fs_layout_ops = {
     .clone = layout_clone,
     .flush = layout_flush,
     .hold = layout_hold,
+    .hold_part = layout_hold_part,
     .release = layout_release,
     .detach = layout_detach,
     .sole = layout_sole,

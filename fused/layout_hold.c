@@ -68,6 +68,77 @@ undo_alloc:
     return err;
 }
 
+static int hold_runs(struct pool *pool, const struct layout_run *runs, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct pool_block start = {runs[i].segment, (uint32_t)(runs[i].offset >> POOL_BLOCK_SHIFT)};
+        int err = pool_get_hold(pool, start, (uint32_t)(runs[i].length >> POOL_BLOCK_SHIFT));
+
+        if (err) {
+            file_data_put_runs(pool, runs, i);
+            return err;
+        }
+    }
+    return 0;
+}
+
+/* The pieces of the runs of `of` that lie in the range. There is room for as many as it has. */
+static size_t slice(const struct layout_hold *of, struct lease_range range, struct layout_run *runs)
+{
+    uint64_t at = of->range.offset;
+    size_t n = 0;
+
+    for (size_t i = 0; i < of->n_runs; i++) {
+        struct lease_range common = range_common((struct lease_range){at, of->runs[i].length}, range);
+
+        if (common.length)
+            runs[n++] =
+                (struct layout_run){of->runs[i].segment, of->runs[i].offset + (common.offset - at), common.length};
+        at += of->runs[i].length;
+    }
+    return n;
+}
+
+int layout_hold_part(void *arg, struct layout_hold *of, struct lease_range range, enum lease_mode mode,
+                     struct layout_hold **ret_hold, const struct layout_run **ret_runs, size_t *ret_n_runs)
+{
+    struct fs *fs = arg;
+    struct layout_hold *hold;
+    int err = -ENOMEM;
+
+    if (!range.length || !range_contains(of->range, range) || (mode == LEASE_WRITE && of->mode != LEASE_WRITE))
+        return -EINVAL;
+    hold = calloc(1, sizeof(*hold));
+    if (!hold)
+        return -ENOMEM;
+    *hold = (struct layout_hold){.inode = of->inode, .range = range, .mode = mode};
+    hold->runs = calloc(of->n_runs, sizeof(*hold->runs));
+    if (!hold->runs)
+        goto undo;
+    hold->n_runs = slice(of, range, hold->runs);
+    inode_lock(hold->inode);
+    if (of->mode == LEASE_WRITE && mode == LEASE_READ)
+        file_data_zero_held_slack(of->inode->data, hold->runs, hold->n_runs);
+    err = hold_runs(fs->pool, hold->runs, hold->n_runs);
+    if (!err) {
+        inode_ref(hold->inode);
+        hold->inode->holds++;
+        hold->inode->write_holds += mode == LEASE_WRITE;
+    }
+    inode_unlock(hold->inode);
+    if (err)
+        goto undo;
+    *ret_hold = hold;
+    *ret_runs = hold->runs;
+    *ret_n_runs = hold->n_runs;
+    return 0;
+
+undo:
+    free(hold->runs);
+    free(hold);
+    return err;
+}
+
 /* The holder may have written behind the end of file. Those bytes must be zeros before anything makes them part of
  * the file; until the fence the peer could have written them again. */
 static void clear_slack(struct fs_inode *inode, struct lease_range range)

@@ -15,6 +15,8 @@ int layout_clone(void *fs, const char *source, const char *destination, const st
 
 int layout_hold(void *fs, uint64_t ino, struct lease_range range, enum lease_mode mode, struct layout_hold **ret_hold,
                 const struct layout_run **ret_runs, size_t *ret_n_runs, struct layout_problem *problem);
+int layout_hold_part(void *fs, struct layout_hold *of, struct lease_range range, enum lease_mode mode,
+                     struct layout_hold **ret_hold, const struct layout_run **ret_runs, size_t *ret_n_runs);
 void layout_release(void *fs, struct layout_hold *hold);
 int layout_detach(void *fs, struct layout_hold *hold);
 bool layout_sole(void *fs, struct layout_hold *hold);

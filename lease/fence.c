@@ -55,7 +55,7 @@ static void answer_returns(struct pending_return *returns)
     for (; returns; returns = next) {
         next = returns->next;
         if (returns->id)
-            session_mail(returns->session, jsonrpc_result(returns->id, json_object()));
+            session_mail(returns->session, jsonrpc_result(returns->id, json_pack("{s:[]}", "kept")));
         json_decref(returns->id);
         session_unref(returns->session);
         free(returns);
@@ -71,9 +71,12 @@ void grant_unpublish(struct grant *grant)
 static void told(void *arg)
 {
     struct grant *grant = arg;
-
     struct mail *letter = NULL;
 
+    if (grant->cut) {
+        cut_told(grant);
+        return;
+    }
     grant_unpublish(grant);
     if (grant->reason != LEASE_END_RETURNED && grant->reason != LEASE_END_SESSION)
         letter = session_letter(grant->session,
@@ -121,6 +124,8 @@ bool fence_exposure(struct grant *grant)
     if (error)
         return without_proof(grant, error);
     c->exposure->drop(grant->exposure);
+    if (grant->cut)
+        cut_hold(grant);
     c->layout->release(c->fs, grant->hold); /* last: it also keeps the inode */
     return true;
 }
@@ -134,6 +139,8 @@ void fence_run(struct work *work)
     /* Resumes the parked requests. Only then may the page cache be touched: it may wait for a page that one of them
      * holds locked. */
     lease_fenced(grant->service->table, grant->lease_id, proven, service_now_ns());
+    if (grant->cut)
+        cut_keep(grant);
     if (grant->mode == LEASE_WRITE)
         c->layout->invalidate(c->fs, grant->inode, grant->range, told, grant);
     else

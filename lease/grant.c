@@ -120,13 +120,17 @@ static bool refuse_without_fabric(struct request *request)
     return true;
 }
 
+const char *expose_remedy(int error)
+{
+    return error == -E2BIG ? "Run leasectl prepare, lease less, or raise vm.max_map_count."
+           : error == -ENOMEM
+               ? "Raise the server's memory lock limit (ulimit -l, LimitMEMLOCK=infinity), or lease less."
+               : NULL;
+}
+
 static void refuse_memory(struct request *request, int error)
 {
-    struct refusal refusal = {.error = error,
-                              .reason = LEASEFS_REASON_LIMIT,
-                              .remedy = error == -E2BIG ? "Run leasectl prepare, lease less, or raise vm.max_map_count."
-                                                        : "Raise the server's memory lock limit (ulimit -l, "
-                                                          "LimitMEMLOCK=infinity), or lease less."};
+    struct refusal refusal = {.error = error, .reason = LEASEFS_REASON_LIMIT, .remedy = expose_remedy(error)};
 
     request_refuse(request, &refusal, "%s: the range could not be registered: %s",
                    request->path ? request->path : "the file",
@@ -163,7 +167,7 @@ static int grant_hold(struct grant *grant, struct layout_problem *problem)
                            problem);
 }
 
-static int grant_expose(struct grant *grant, struct exposure_grant *ret_keys)
+int grant_expose(struct grant *grant)
 {
     const struct lease_service_config *c = &grant->service->config;
     size_t n_segments;
@@ -173,10 +177,10 @@ static int grant_expose(struct grant *grant, struct exposure_grant *ret_keys)
                                         .runs = grant->runs,
                                         .n_runs = grant->n_runs};
 
-    return c->exposure->expose(grant->session->fabric, &exposure, &grant->exposure, ret_keys);
+    return c->exposure->expose(grant->session->fabric, &exposure, &grant->exposure, &grant->keys);
 }
 
-static json_t *grant_json(const struct grant *grant, const struct lease_info *info, const struct exposure_grant *keys)
+json_t *grant_json(const struct grant *grant, const struct lease_info *info)
 {
     const struct lease_service_config *c = &grant->service->config;
     struct layout_attr attr = {0};
@@ -187,8 +191,8 @@ static json_t *grant_json(const struct grant *grant, const struct lease_info *in
                      (json_int_t)c->boot_epoch, "mode", lease_mode_name(info->mode), "offset",
                      (json_int_t)info->range.offset, "length", (json_int_t)info->range.length, "file_size",
                      (json_int_t)attr.size, "data_version", (json_int_t)attr.data_version, "inode",
-                     (json_int_t)attr.inode, "remote_address", (json_int_t)keys->remote_address, "rkey",
-                     (json_int_t)keys->rkey, "lease_time_ms", (json_int_t)(c->limits.lease_time_ns / 1000000));
+                     (json_int_t)attr.inode, "remote_address", (json_int_t)grant->keys.remote_address, "rkey",
+                     (json_int_t)grant->keys.rkey, "lease_time_ms", (json_int_t)(c->limits.lease_time_ns / 1000000));
 }
 
 /* From GRANTING to ACTIVE, or all the way back. Ends the request. */
@@ -198,7 +202,6 @@ static void finish(struct request *request, uint64_t lease_id)
     const struct lease_service_config *c = &service->config;
     struct grant *grant = grant_new(request, lease_id);
     struct layout_problem problem = {0};
-    struct exposure_grant keys;
     struct lease_info info;
     int error = -ENOMEM;
 
@@ -207,7 +210,7 @@ static void finish(struct request *request, uint64_t lease_id)
     error = grant_hold(grant, &problem);
     if (error)
         goto undo_grant;
-    error = grant_expose(grant, &keys);
+    error = grant_expose(grant);
     if (error) {
         c->layout->release(c->fs, grant->hold);
         if (error == -ENOMEM) /* the limit on locked memory, most likely */
@@ -218,7 +221,7 @@ static void finish(struct request *request, uint64_t lease_id)
     atomic_fetch_add(&grant->refs, 1); /* once committed, it may end at any moment */
     error = lease_commit(service->table, lease_id, service_now_ns(), grant, &info);
     if (!error) {
-        request_result(request, grant_json(grant, &info, &keys));
+        request_result(request, grant_json(grant, &info));
         grant_announced(grant);
         grant_unref(grant);
         return;

@@ -128,6 +128,13 @@ struct layout_ops {
     int (*hold)(void *fs, uint64_t inode, struct lease_range range, enum lease_mode mode, struct layout_hold **ret_hold,
                 const struct layout_run **ret_runs, size_t *ret_n_runs, struct layout_problem *problem);
 
+    /* A second hold on the blocks of a part of the first, whatever the file has there by now, for a lease that goes on
+     * with less: another range, or LEASE_READ after LEASE_WRITE. To be called between the first one's fence and its
+     * release(), when no remote access changes a byte; bytes that a writer left behind the end of file are zeroed
+     * then, before readers share the block. */
+    int (*hold_part)(void *fs, struct layout_hold *of, struct lease_range range, enum lease_mode mode,
+                     struct layout_hold **ret_hold, const struct layout_run **ret_runs, size_t *ret_n_runs);
+
     /* The blocks' only permitted way back: after the fence. */
     void (*release)(void *fs, struct layout_hold *hold);
 

@@ -55,12 +55,12 @@ struct lease {
     uint64_t granted_at_ns, expires_at_ns, recall_deadline_ns, fence_overrun_ns;
     uint64_t deadline_ns; /* its place in the tree of deadlines; NO_DEADLINE: not in it */
     void *exposure;
-    bool doomed;          /* to end as soon as its grant is through: session gone, or revoked meanwhile */
-    bool courtesy;        /* ACTIVE, and past its expiry */
-    bool overrun;         /* the fence took longer than fence_bound_ns */
-    bool recalled_by_try; /* recalled for somebody who did not wait: nobody's leaving cancels that */
-    bool remnant;         /* what was reachable before a cut; overlaps what its session kept */
-    bool cut;             /* GRANTING, and kept by a cut */
+    bool doomed;           /* to end as soon as its grant is through: session gone, or revoked meanwhile */
+    bool courtesy;         /* ACTIVE, and past its expiry */
+    bool overrun;          /* the fence took longer than fence_bound_ns */
+    bool recalled_by_try;  /* recalled for somebody who did not wait: nobody's leaving cancels that */
+    bool remnant;          /* what was reachable before a cut; overlaps what its session kept */
+    bool cut;              /* GRANTING, and kept by a cut */
     uint64_t recall_by_ns; /* of a cut one: the deadline that goes on, or that its next recall has; 0: none */
 };
 
@@ -93,7 +93,8 @@ int lease_add(struct lease_table *table, const struct lease_request *request, st
 void lease_unlink(struct lease_table *table,
                   struct lease *lease); /* from its inode and session; it conflicts no more */
 void lease_destroy(struct lease_table *table, struct lease *lease);
-/* A lease beside `of`, of the same holder, on a part of its range, in state GRANTING. Asks no limits. NULL: no memory. */
+/* A lease beside `of`, of the same holder, on a part of its range, in state GRANTING. Asks no limits. NULL: no memory.
+ */
 struct lease *lease_add_beside(struct lease_table *table, const struct lease *of, struct lease_range range);
 void lease_narrow(struct lease_table *table, struct lease *lease, struct lease_range range);
 bool lease_fits_one_more(const struct lease_table *table, const struct lease *beside); /* limits on their number */
@@ -108,7 +109,8 @@ void lease_recall(struct lease_table *table, struct lease *lease, struct lease_r
 void lease_orphan(struct lease_table *table, struct lease *lease, struct lease_range range);
 void lease_cancel_recall(struct lease_table *table, struct lease *lease);
 void lease_keep(struct lease_table *table, struct lease *lease);
-void lease_fence_remnant(struct lease_table *table, struct lease *remnant, uint64_t now_ns); /* a new lease, see lease_cut.c */
+void lease_fence_remnant(struct lease_table *table, struct lease *remnant,
+                         uint64_t now_ns); /* a new lease, see lease_cut.c */
 void lease_start_fence(struct lease_table *table, struct lease *lease, enum lease_end_reason reason, uint64_t now_ns);
 void lease_extend_courtesy(struct lease_table *table, struct lease *lease); /* nobody conflicts with it: ACTIVE */
 void lease_overrun(struct lease_table *table, struct lease *lease);

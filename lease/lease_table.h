@@ -241,11 +241,11 @@ int lease_renew(struct lease_table *table, uint64_t session_id, uint64_t lease_i
                 struct lease_info *ret_info);
 int lease_return(struct lease_table *table, uint64_t session_id, uint64_t lease_id, uint32_t sequence, uint64_t now_ns);
 
-/* The holder gives back a part, or its right to write, and keeps the rest. One lease becomes one on the first piece that
- * is left (the lease itself, with a new sequence number), perhaps one on the second (a new one), both GRANTING until
- * they are exposed anew and committed, or aborted; and a remnant: all that the old access reached, FENCING. In between
- * nobody else is granted anything of it. A kept piece that is still wanted is recalled again when it is committed; its
- * deadline goes on. */
+/* The holder gives back a part, or its right to write, and keeps the rest. One lease becomes one on the first piece
+ * that is left (the lease itself, with a new sequence number), perhaps one on the second (a new one), both GRANTING
+ * until they are exposed anew and committed, or aborted; and a remnant: all that the old access reached, FENCING. In
+ * between nobody else is granted anything of it. A kept piece that is still wanted is recalled again when it is
+ * committed; its deadline goes on. */
 struct lease_cut {
     struct lease_range part; /* to be given back: whole blocks in the lease's range; empty: nothing */
     enum lease_mode mode;    /* of what is kept: the lease's, or LEASE_READ */

@@ -300,16 +300,44 @@ static void renew(struct session *session, const struct jsonrpc_request *rpc)
                                                   (json_int_t)(service->config.limits.lease_time_ns / 1000000))));
 }
 
+static bool take_part(json_t *params, struct give_back *said)
+{
+    uint64_t offset = 0, length = 0;
+    const char *mode = NULL;
+    enum jsonrpc_member has_offset = jsonrpc_get_uint(params, "offset", RANGE_MAX_END, &offset);
+    enum jsonrpc_member has_length = jsonrpc_get_uint(params, "length", RANGE_MAX_END, &length);
+    enum jsonrpc_member has_mode = jsonrpc_get_string(params, "mode", 16, &mode);
+
+    if (has_offset == JSONRPC_WRONG || has_length == JSONRPC_WRONG || has_mode == JSONRPC_WRONG)
+        return false;
+    if (has_mode == JSONRPC_FOUND)
+        said->mode = strcmp(mode, "read") == 0 ? LEASE_READ : strcmp(mode, "write") == 0 ? LEASE_WRITE : 0;
+    if (has_mode == JSONRPC_FOUND && !said->mode)
+        return false;
+    if (has_length == JSONRPC_ABSENT && has_offset == JSONRPC_FOUND)
+        length = RANGE_MAX_END - offset;
+    said->in_part = has_offset == JSONRPC_FOUND || has_length == JSONRPC_FOUND || has_mode == JSONRPC_FOUND;
+    said->part = (struct lease_range){offset, length};
+    return range_valid(said->part);
+}
+
 static void give_back(struct session *session, const struct jsonrpc_request *rpc)
 {
-    uint64_t id = 0, sequence = 0;
+    struct give_back said = {.id = rpc->id};
+    uint64_t sequence = 0;
 
-    if (jsonrpc_get_uint(rpc->params, "lease", INT64_MAX, &id) != JSONRPC_FOUND ||
-        jsonrpc_get_uint(rpc->params, "sequence", UINT32_MAX, &sequence) == JSONRPC_WRONG)
+    if (jsonrpc_get_uint(rpc->params, "lease", INT64_MAX, &said.lease_id) != JSONRPC_FOUND ||
+        jsonrpc_get_uint(rpc->params, "sequence", UINT32_MAX, &sequence) == JSONRPC_WRONG ||
+        !take_part(rpc->params, &said)) {
         session_answer(session, rpc->id,
-                       jsonrpc_error(rpc->id, LEASEFS_RPC_INVALID_PARAMS, "return {lease, sequence}", NULL));
-    else
-        fence_return(session, rpc->id, id, (uint32_t)sequence);
+                       jsonrpc_error(rpc->id, LEASEFS_RPC_INVALID_PARAMS,
+                                     "return {lease, sequence; offset, length: bytes to give back; mode: \"read\", to "
+                                     "keep the rest for reading}",
+                                     NULL));
+        return;
+    }
+    said.sequence = (uint32_t)sequence;
+    cut_return(session, &said);
 }
 
 static void revoke_lease(struct session *session, const struct jsonrpc_request *rpc)

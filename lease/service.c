@@ -75,6 +75,8 @@ void grant_announced(struct grant *grant)
     if (grant->early) {
         *service->mail_end = grant->early;
         service->mail_end = grant->early_end;
+        grant->early = NULL;
+        grant->early_end = &grant->early;
     }
     pthread_mutex_unlock(&service->lock);
     service_wake(service);
@@ -156,6 +158,8 @@ static void post(void *ctx, const struct lease_event *event)
 
     switch (event->kind) {
     case LEASE_EVENT_FENCE:
+        if (grant->cut)
+            grant->lease_id = event->lease_id; /* a remnant's, which the table chose just now */
         grant->reason = event->reason;
         grant->sequence = event->sequence;
         workqueue_push(service->fences, &grant->fence);

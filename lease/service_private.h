@@ -121,6 +121,7 @@ struct grant {
     const struct layout_run *runs;
     size_t n_runs;
     struct exposure *exposure;
+    struct exposure_grant keys;
     enum lease_end_reason reason;
     uint32_t sequence; /* at its end */
     struct work fence;
@@ -131,6 +132,10 @@ struct grant {
     struct lease_range told_orphaned; /* control thread: what the holder was told last */
     bool told_recall;                 /* control thread: what the holder was told last */
     struct pending_return *returns;   /* service.lock */
+    struct cut *cut;                  /* this is a remnant (lease_cut.c): what else there is to do after its fence */
+    bool cutting;                     /* control thread: the lease is being cut; returns of it wait */
+    struct give_back *deferred;       /* control thread: those, the last first */
+    size_t n_deferred;
     UT_hash_handle hh;
 };
 
@@ -138,6 +143,17 @@ struct pending_return {
     json_t *id;
     struct session *session;
     struct pending_return *next;
+};
+
+/* A "return" as it was said. */
+struct give_back {
+    json_t *id; /* NULL: no answer is wanted */
+    uint64_t lease_id;
+    uint32_t sequence;       /* 0: not said */
+    bool in_part;            /* else all of it */
+    struct lease_range part; /* bytes */
+    enum lease_mode mode;    /* of what is kept; 0: as it is */
+    struct give_back *next;
 };
 
 static inline uint64_t service_now_ns(void)
@@ -191,6 +207,9 @@ void request_fail(struct request *request, int error); /* a filesystem's errno, 
 uint64_t request_file_inode(struct request *request);  /* 0: no such file */
 
 /* grant.c: steps */
+int grant_expose(struct grant *grant); /* its hold */
+json_t *grant_json(const struct grant *grant, const struct lease_info *info);
+const char *expose_remedy(int error);
 void grant_step(struct request *request);
 int grant_pin(struct request *request);                        /* opens the path, or finds the file */
 bool grant_range(struct request *request, uint64_t *ret_size); /* length 0: to EOF. false: refused, request gone */
@@ -204,6 +223,12 @@ void fence_run(struct work *work);        /* the FENCE event's job */
 bool fence_exposure(struct grant *grant); /* true: proven, everything released */
 void fence_return(struct session *session, json_t *id, uint64_t lease_id, uint32_t sequence);
 void notice_deliver(struct mail *mail);
+
+/* cut.c */
+void cut_return(struct session *session, const struct give_back *said); /* control thread */
+void cut_hold(struct grant *remnant); /* after its fence, before its release: the pieces get holds of their own */
+void cut_keep(struct grant *remnant); /* after lease_fenced(): exposes what is kept, or ends it */
+void cut_told(struct grant *remnant); /* answers; takes the reference */
 
 /* status.c */
 void status_step(struct request *request);

@@ -65,11 +65,13 @@ static json_t *counters_json(struct lease_table *table)
     struct lease_counts n;
 
     lease_counts(table, &n);
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "leases", (json_int_t)n.leases,
-                     "leased_bytes", (json_int_t)n.bytes, "waiters", (json_int_t)n.waiters, "quarantined",
-                     (json_int_t)n.quarantined, "granted", (json_int_t)n.granted, "returned", (json_int_t)n.returned,
-                     "recalls", (json_int_t)n.recalls, "recall_timeouts", (json_int_t)n.recall_timeouts, "expired",
-                     (json_int_t)n.expired, "revoked", (json_int_t)n.revoked, "orphaned", (json_int_t)n.orphaned);
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "leases",
+                     (json_int_t)n.leases, "leased_bytes", (json_int_t)n.bytes, "waiters", (json_int_t)n.waiters,
+                     "quarantined", (json_int_t)n.quarantined, "granted", (json_int_t)n.granted, "returned",
+                     (json_int_t)n.returned, "recalls", (json_int_t)n.recalls, "recall_timeouts",
+                     (json_int_t)n.recall_timeouts, "expired", (json_int_t)n.expired, "revoked", (json_int_t)n.revoked,
+                     "orphaned", (json_int_t)n.orphaned, "returned_parts", (json_int_t)n.parts, "downgraded",
+                     (json_int_t)n.downgraded);
 }
 
 /* The list of sessions is the control thread's: it finishes the answer. */

@@ -46,6 +46,10 @@ struct world {
     atomic_ulong next_inode;
     atomic_int fence_error;
     void (*on_expose)(struct world *world, uint64_t first_byte); /* while a lease is being granted */
+    atomic_int expose_error;                                     /* of the next but `exposes_first` */
+    atomic_int exposes_first;
+    atomic_int n_exposed; /* so many keys were made so far */
+    void (*on_fence)(struct world *world);
     void (*on_getattr)(struct world *world, uint64_t inode);
 };
 
@@ -200,6 +204,23 @@ static inline int fake_hold(void *fs, uint64_t inode, struct lease_range range, 
     return 0;
 }
 
+static inline int fake_hold_part(void *fs, struct layout_hold *of, struct lease_range range, enum lease_mode mode,
+                                 struct layout_hold **ret_hold, const struct layout_run **ret_runs, size_t *ret_n_runs)
+{
+    struct layout_hold *hold = calloc(1, sizeof(*hold));
+
+    (void)fs, (void)mode;
+    if (!hold)
+        return -ENOMEM;
+    assert_true(range_contains((struct lease_range){of->run.offset, of->run.length}, range));
+    hold->run = (struct layout_run){.offset = range.offset, .length = range.length};
+    *ret_hold = hold;
+    *ret_runs = &hold->run;
+    *ret_n_runs = 1;
+    world.holds++;
+    return 0;
+}
+
 static inline void fake_release(void *fs, struct layout_hold *hold)
 {
     (void)fs;
@@ -255,6 +276,7 @@ static const struct layout_ops fake_layout = {
     .clone = fake_clone,
     .flush = fake_flush,
     .hold = fake_hold,
+    .hold_part = fake_hold_part,
     .release = fake_release,
     .detach = fake_detach,
     .committed = fake_committed,
@@ -298,10 +320,13 @@ static inline int fake_expose(struct exposure_session *session, const struct exp
                               struct exposure **ret_exposure, struct exposure_grant *ret_grant)
 {
     (void)session;
+    if (world.expose_error && world.exposes_first-- <= 0)
+        return world.expose_error;
     *ret_exposure = calloc(1, sizeof(**ret_exposure));
     if (!*ret_exposure)
         return -ENOMEM;
-    *ret_grant = (struct exposure_grant){.remote_address = request->range.offset, .rkey = 7};
+    *ret_grant =
+        (struct exposure_grant){.remote_address = request->range.offset, .rkey = 7 + (uint32_t)world.n_exposed++};
     world.exposures++;
     if (world.on_expose)
         world.on_expose(&world, request->range.offset);
@@ -318,6 +343,8 @@ static inline int fake_fence(struct exposure *exposure)
 {
     int error = world.fence_error;
 
+    if (world.on_fence)
+        world.on_fence(&world);
     if (error)
         free(exposure); /* which the real one never does: it stays for ever */
     return error;

@@ -270,6 +270,76 @@ static void bytes_behind_the_end_are_zeros_again_after_a_write_lease(void **stat
     assert_int_equal(byte_at(f, ino, BLOCK - 1), 0);
 }
 
+/* What is kept of a lease is what it was, whatever the file has there by now. */
+static void a_part_of_a_hold_has_the_same_blocks_and_outlives_it(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t ino = make_file(f, "a", 4 * BLOCK);
+    struct test_lease lease = take_lease(f, ino, LEASE_READ, 0, 4 * BLOCK);
+    struct pool_usage held, after;
+    char news[2 * BLOCK];
+    const struct layout_run *runs;
+    struct layout_hold *part;
+    size_t n;
+
+    fs_set_lease_table(f->fs, NULL); /* as under policy orphan */
+    memset(news, 'N', sizeof(news));
+    assert_int_equal(fs_write(f->fs, ino, BLOCK, news, sizeof(news), false, NULL), (int)sizeof(news));
+    fs_set_lease_table(f->fs, f->table);
+    pool_usage(f->pool, &held);
+    assert_int_equal(
+        OPS.hold_part(f->fs, lease.hold, (struct lease_range){BLOCK, 2 * BLOCK}, LEASE_READ, &part, &runs, &n), 0);
+    assert_int_equal(n, 1);
+    assert_int_equal(runs[0].offset, lease.runs[0].offset + BLOCK);
+    assert_int_equal(runs[0].length, 2 * BLOCK);
+    end_lease(f, &lease);
+    assert_int_equal(((char *)pool_base(f->pool))[runs[0].offset], 'a');
+    assert_int_equal(byte_at(f, ino, BLOCK), 'N');
+    pool_usage(f->pool, &after);
+    assert_int_equal(after.free, held.free); /* the two that no file has are still somebody's */
+    OPS.release(f->fs, part);
+    pool_usage(f->pool, &after);
+    assert_int_equal(after.free, held.free + 2);
+}
+
+static void a_part_of_a_hold_has_no_more_rights_and_no_other_bytes(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t ino = make_file(f, "a", 4 * BLOCK);
+    struct test_lease lease = take_lease(f, ino, LEASE_READ, BLOCK, 2 * BLOCK);
+    const struct layout_run *runs;
+    struct layout_hold *part;
+    size_t n;
+
+    assert_int_equal(
+        OPS.hold_part(f->fs, lease.hold, (struct lease_range){BLOCK, BLOCK}, LEASE_WRITE, &part, &runs, &n), -EINVAL);
+    assert_int_equal(OPS.hold_part(f->fs, lease.hold, (struct lease_range){0, 2 * BLOCK}, LEASE_READ, &part, &runs, &n),
+                     -EINVAL);
+    assert_int_equal(OPS.hold_part(f->fs, lease.hold, (struct lease_range){BLOCK, 0}, LEASE_READ, &part, &runs, &n),
+                     -EINVAL);
+    end_lease(f, &lease);
+}
+
+/* A downgraded writer's bytes behind the end of file: others may read the block from now on. */
+static void bytes_behind_the_end_are_zeros_after_a_downgrade(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t ino = make_file(f, "a", 100);
+    struct test_lease lease = take_lease(f, ino, LEASE_WRITE, 0, BLOCK);
+    char *block = (char *)pool_base(f->pool) + lease.runs[0].offset;
+    const struct layout_run *runs;
+    struct layout_hold *part;
+    size_t n;
+
+    memset(block, 'X', BLOCK);
+    assert_int_equal(OPS.hold_part(f->fs, lease.hold, (struct lease_range){0, BLOCK}, LEASE_READ, &part, &runs, &n), 0);
+    end_lease(f, &lease);
+    assert_int_equal(block[99], 'X');
+    assert_int_equal(block[100], 0);
+    assert_int_equal(block[BLOCK - 1], 0);
+    OPS.release(f->fs, part);
+}
+
 static void a_held_file_outlives_its_last_name(void **state)
 {
     struct fixture *f = *state;
@@ -336,6 +406,9 @@ int main(void)
         TEST(a_clone_shares_blocks_and_parts_with_them_on_write),
         TEST(a_commit_may_move_the_end_of_file_within_the_last_block_only),
         TEST(bytes_behind_the_end_are_zeros_again_after_a_write_lease),
+        TEST(a_part_of_a_hold_has_the_same_blocks_and_outlives_it),
+        TEST(a_part_of_a_hold_has_no_more_rights_and_no_other_bytes),
+        TEST(bytes_behind_the_end_are_zeros_after_a_downgrade),
         TEST(a_held_file_outlives_its_last_name),
         TEST(detaching_gives_the_file_copies),
         TEST(a_hold_that_shares_its_blocks_is_not_the_sole_one),

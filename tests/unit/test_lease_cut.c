@@ -110,9 +110,16 @@ static void ranges_round_inwards_without_overflow(void **state)
     static const struct {
         struct lease_range in, out;
     } table[] = {
-        {{0, 16}, {0, 16}},   {{1, 15}, {8, 8}},  {{1, 14}, {8, 0}}, {{7, 2}, {8, 0}}, {{8, 7}, {8, 0}},
-        {{0, 23}, {0, 16}},   {{3, 3}, {8, 0}},   {{16, 0}, {16, 0}},
-        {{RANGE_MAX_END, 0}, {RANGE_MAX_END, 0}}, {{0, RANGE_MAX_END}, {0, RANGE_MAX_END & ~UINT64_C(7)}},
+        {{0, 16}, {0, 16}},
+        {{1, 15}, {8, 8}},
+        {{1, 14}, {8, 0}},
+        {{7, 2}, {8, 0}},
+        {{8, 7}, {8, 0}},
+        {{0, 23}, {0, 16}},
+        {{3, 3}, {8, 0}},
+        {{16, 0}, {16, 0}},
+        {{RANGE_MAX_END, 0}, {RANGE_MAX_END, 0}},
+        {{0, RANGE_MAX_END}, {0, RANGE_MAX_END & ~UINT64_C(7)}},
     };
 
     (void)state;
