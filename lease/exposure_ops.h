@@ -69,6 +69,13 @@ struct exposure_ops {
     int (*fence)(struct exposure *exposure);
     uint64_t (*fence_bound_ns)(void *fabric);
 
+    /* NULL: not supported. revoke() and fence() in one, as fast as the device allows: its calls are made by the
+     * calling thread, which may then be stuck in the kernel for longer than the bound. So when the deadline of such a
+     * call passes, another thread takes over: it climbs on, and calls late(arg, error), with what fence() would have
+     * returned, within fence_bound_ns() and the gates' deadlines from the start. On this thread -EINPROGRESS is
+     * returned whenever that may be, and the exposure is none of its business any more. */
+    int (*take_back)(struct exposure *exposure, void (*late)(void *arg, int error), void *arg);
+
     /* NULL: not supported. After a failed fence, when no file refers to the blocks any more (detach): puts other memory
      * in their place. On 0 the blocks may be used again, though the device may go on with the old memory; the
      * exposure stays for ever, and must not be dropped. */

@@ -112,13 +112,11 @@ static bool without_proof(struct grant *grant, int error)
     return true;
 }
 
-bool fence_exposure(struct grant *grant)
+/* True: proven, everything released. */
+static bool after_fence(struct grant *grant, int error)
 {
     const struct lease_service_config *c = &grant->service->config;
-    int error;
 
-    c->exposure->revoke(grant->exposure);
-    error = c->exposure->fence(grant->exposure);
     if (grant->mode == LEASE_WRITE) /* with proof or without: its holder may have written */
         c->layout->committed(c->fs, grant->inode, grant->range, UINT64_MAX);
     if (error)
@@ -130,11 +128,20 @@ bool fence_exposure(struct grant *grant)
     return true;
 }
 
-void fence_run(struct work *work)
+bool fence_exposure(struct grant *grant)
 {
-    struct grant *grant = container(work, struct grant, fence);
     const struct lease_service_config *c = &grant->service->config;
-    bool proven = fence_exposure(grant);
+
+    c->exposure->revoke(grant->exposure);
+    return after_fence(grant, c->exposure->fence(grant->exposure));
+}
+
+/* On a fence worker, or on the thread that has taken over from one that is stuck. */
+static void fence_ended(void *arg, int error)
+{
+    struct grant *grant = arg;
+    const struct lease_service_config *c = &grant->service->config;
+    bool proven = after_fence(grant, error);
 
     /* Resumes the parked requests. Only then may the page cache be touched: it may wait for a page that one of them
      * holds locked. */
@@ -145,6 +152,22 @@ void fence_run(struct work *work)
         c->layout->invalidate(c->fs, grant->inode, grant->range, told, grant);
     else
         told(grant);
+}
+
+void fence_run(struct work *work)
+{
+    struct grant *grant = container(work, struct grant, fence);
+    const struct exposure_ops *fabric = grant->service->config.exposure;
+    int error;
+
+    if (fabric->take_back) {
+        error = fabric->take_back(grant->exposure, fence_ended, grant);
+    } else {
+        fabric->revoke(grant->exposure);
+        error = fabric->fence(grant->exposure);
+    }
+    if (error != -EINPROGRESS) /* else the grant may be gone by now */
+        fence_ended(grant, error);
 }
 
 /* Takes the answer's place in the queue before the lease can end, so that the end finds it. */

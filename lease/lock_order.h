@@ -31,6 +31,7 @@ enum lock_rank {
     LOCK_SERVICE,               /* lease_service.lock: mail for the control thread, grants by id */
     LOCK_WORKQUEUE,             /* workqueue.lock */
     LOCK_HELPERS,               /* helper_pool.lock */
+    LOCK_WATCHDOG,              /* watchdog.lock: calls on the device that somebody watches */
     LOCK_LADDER,                /* revoke_ladder.lock: counts and times of the rungs */
     LOCK_KEYS,                  /* keys.lock: keys of ended leases that stay reserved */
     LOCK_WINDOWS,               /* window_budget.lock */

@@ -16,9 +16,10 @@
 #include "lease/lock_order.h"
 #include "lease/service_private.h"
 
-#define GRANT_WORKERS 4
-#define FENCE_WORKERS 4
-#define STOP_SLACK_NS 5000000000u /* beyond the fences' own bound */
+#define GRANT_WORKERS     4
+#define FENCE_WORKERS     4
+#define FENCE_WORKERS_MAX 64          /* more than may be stuck in the fabric */
+#define STOP_SLACK_NS     5000000000u /* beyond the fences' own bound */
 
 void service_log(const char *format, ...)
 {
@@ -293,9 +294,9 @@ int lease_service_start(struct lease_service *service)
     service->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (service->wake_fd < 0)
         return -errno;
-    error = workqueue_new("lfs-grant", GRANT_WORKERS, &service->grants);
+    error = workqueue_new("lfs-grant", GRANT_WORKERS, GRANT_WORKERS, &service->grants);
     if (!error)
-        error = workqueue_new("lfs-fence", FENCE_WORKERS, &service->fences);
+        error = workqueue_new("lfs-fence", FENCE_WORKERS, FENCE_WORKERS_MAX, &service->fences);
     if (!error)
         error = make_loop(service);
     if (!error)

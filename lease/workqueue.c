@@ -6,15 +6,22 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "lease/lock_order.h"
 
+#define FREE_PATIENCE_S 5
+
 struct workqueue {
     pthread_mutex_t lock;
-    pthread_cond_t more;
+    pthread_cond_t more, ended;
+    const char *name;
+    int max_threads;
+
+    /* Guarded by lock. */
     struct work *first, **last;
+    int n_queued, n_idle, n_threads, n_ended;
     bool ending;
-    int n_threads;
     pthread_t threads[];
 };
 
@@ -25,26 +32,47 @@ static void *serve(void *arg)
 
     pthread_mutex_lock(&queue->lock);
     for (;;) {
+        queue->n_idle++;
         while (!queue->first && !queue->ending)
             pthread_cond_wait(&queue->more, &queue->lock);
+        queue->n_idle--;
         work = queue->first;
         if (!work)
             break;
         queue->first = work->next;
         if (!queue->first)
             queue->last = &queue->first;
+        queue->n_queued--;
         pthread_mutex_unlock(&queue->lock);
         work->run(work);
         pthread_mutex_lock(&queue->lock);
     }
+    queue->n_ended++;
+    pthread_cond_broadcast(&queue->ended);
     pthread_mutex_unlock(&queue->lock);
     return NULL;
 }
 
-int workqueue_new(const char *name, int threads, struct workqueue **ret_queue)
+static int start_thread_locked(struct workqueue *queue)
 {
-    struct workqueue *queue = calloc(1, sizeof(*queue) + (size_t)threads * sizeof(queue->threads[0]));
+    pthread_t *thread = &queue->threads[queue->n_threads];
     sigset_t all, before;
+    int error;
+
+    sigfillset(&all); /* signals are the FUSE session's business */
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    error = -pthread_create(thread, NULL, serve, queue);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error)
+        return error;
+    pthread_setname_np(*thread, queue->name);
+    queue->n_threads++;
+    return 0;
+}
+
+int workqueue_new(const char *name, int threads, int max_threads, struct workqueue **ret_queue)
+{
+    struct workqueue *queue = calloc(1, sizeof(*queue) + (size_t)max_threads * sizeof(queue->threads[0]));
     int error = 0;
 
     if (!queue)
@@ -52,15 +80,14 @@ int workqueue_new(const char *name, int threads, struct workqueue **ret_queue)
     pthread_mutex_init(&queue->lock, NULL);
     lock_rank(&queue->lock, LOCK_WORKQUEUE, 0);
     pthread_cond_init(&queue->more, NULL);
+    pthread_cond_init(&queue->ended, NULL);
     queue->last = &queue->first;
-    sigfillset(&all); /* signals are the FUSE session's business */
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    while (!error && queue->n_threads < threads) {
-        error = -pthread_create(&queue->threads[queue->n_threads], NULL, serve, queue);
-        if (!error)
-            pthread_setname_np(queue->threads[queue->n_threads++], name);
-    }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    queue->name = name;
+    queue->max_threads = max_threads;
+    pthread_mutex_lock(&queue->lock);
+    while (!error && queue->n_threads < threads)
+        error = start_thread_locked(queue);
+    pthread_mutex_unlock(&queue->lock);
     if (error) {
         workqueue_free(queue);
         return error;
@@ -75,21 +102,44 @@ void workqueue_push(struct workqueue *queue, struct work *work)
     pthread_mutex_lock(&queue->lock);
     *queue->last = work;
     queue->last = &work->next;
+    queue->n_queued++;
+    /* On failure the work waits for one of those that are there. */
+    if (queue->n_queued > queue->n_idle && queue->n_threads < queue->max_threads)
+        start_thread_locked(queue);
     pthread_cond_signal(&queue->more);
     pthread_mutex_unlock(&queue->lock);
 }
 
+/* False: a thread is stuck in its work. */
+static bool await_threads_locked(struct workqueue *queue)
+{
+    struct timespec until;
+
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += FREE_PATIENCE_S;
+    while (queue->n_ended < queue->n_threads)
+        if (pthread_cond_timedwait(&queue->ended, &queue->lock, &until) == ETIMEDOUT)
+            return queue->n_ended == queue->n_threads;
+    return true;
+}
+
 void workqueue_free(struct workqueue *queue)
 {
+    bool all_ended;
+
     if (!queue)
         return;
     pthread_mutex_lock(&queue->lock);
     queue->ending = true;
     pthread_cond_broadcast(&queue->more);
+    all_ended = await_threads_locked(queue);
     pthread_mutex_unlock(&queue->lock);
+    if (!all_ended)
+        return;
     for (int i = 0; i < queue->n_threads; i++)
         pthread_join(queue->threads[i], NULL);
     pthread_cond_destroy(&queue->more);
+    pthread_cond_destroy(&queue->ended);
     pthread_mutex_destroy(&queue->lock);
     free(queue);
 }

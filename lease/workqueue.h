@@ -2,8 +2,9 @@
 #ifndef LEASEFS_LEASE_WORKQUEUE_H
 #define LEASEFS_LEASE_WORKQUEUE_H
 
-/* A fixed number of threads that run queued work in order of arrival. Work is embedded by the caller, so that
- * queueing never fails and may be done under any lock (the queue's own is a leaf). */
+/* Threads that run queued work in order of arrival; more are started while all are busy, so that work that is stuck
+ * holds up none that comes later. Work is embedded by the caller, so that queueing never fails and may be done under
+ * any lock (the queue's own is a leaf). */
 
 struct workqueue;
 
@@ -12,8 +13,12 @@ struct work {
     struct work *next;              /* the queue's */
 };
 
-int workqueue_new(const char *name, int threads, struct workqueue **ret_queue); /* name: at most 15 characters */
+/* name: at most 15 characters, a constant. threads: from the start, 1 or more. */
+int workqueue_new(const char *name, int threads, int max_threads, struct workqueue **ret_queue);
 void workqueue_push(struct workqueue *queue, struct work *work);
-void workqueue_free(struct workqueue *queue); /* runs what is queued, then joins. NULL is allowed */
+
+/* Runs what is queued, then joins. A thread that is stuck for seconds keeps the queue's memory for ever, and whoever
+ * pushed its work must be content with that. NULL is allowed. */
+void workqueue_free(struct workqueue *queue);
 
 #endif

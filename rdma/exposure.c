@@ -128,6 +128,14 @@ int exposure_fence(struct exposure *exposure)
     return 0;
 }
 
+int exposure_take_back(struct exposure *exposure, void (*late)(void *arg, int error), void *arg)
+{
+    (void)exposure;
+    (void)late;
+    (void)arg;
+    return 0;
+}
+
 int exposure_orphan(struct exposure *exposure)
 {
     (void)exposure;
@@ -146,19 +154,53 @@ int exposure_revoke(struct exposure *exposure)
     return revoke_gate(&exposure->session->fabric->ladder, exposure);
 }
 
-int exposure_fence(struct exposure *exposure)
+static int note_fence(struct exposure *exposure, int r)
 {
-    int r;
-
-    if (atomic_load(&exposure->fenced))
-        return 0;
-    r = revoke_fence(&exposure->session->fabric->ladder, exposure);
     if (r == 0)
         atomic_store(&exposure->fenced, true);
     else
         fabric_log("session %llu: no proof that remote access to %llu bytes has ended",
                    (unsigned long long)exposure->session->id, (unsigned long long)exposure->length);
     return r;
+}
+
+int exposure_fence(struct exposure *exposure)
+{
+    if (atomic_load(&exposure->fenced))
+        return 0;
+    return note_fence(exposure, revoke_fence(&exposure->session->fabric->ladder, exposure));
+}
+
+static int climb_on(struct exposure *exposure)
+{
+    int r = revoke_climb_on(&exposure->climb);
+
+    if (r == -EINPROGRESS)
+        return r;
+    exposure->successor = NULL;
+    return note_fence(exposure, r);
+}
+
+/* On a helper: the thread that climbed is stuck. */
+static void go_on(struct helper_job *job)
+{
+    struct exposure *exposure = (struct exposure *)job;
+    int r = climb_on(exposure);
+
+    if (r != -EINPROGRESS)
+        exposure->late(exposure->late_arg, r);
+}
+
+int exposure_take_back(struct exposure *exposure, void (*late)(void *arg, int error), void *arg)
+{
+    if (atomic_load(&exposure->fenced))
+        return 0;
+    exposure->late = late;
+    exposure->late_arg = arg;
+    exposure->go_on.run = go_on;
+    exposure->successor = &exposure->go_on;
+    revoke_climb_begin(&exposure->climb, &exposure->session->fabric->ladder, exposure);
+    return climb_on(exposure);
 }
 
 int exposure_orphan(struct exposure *exposure)

@@ -10,6 +10,9 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
+#include "rdma/helpers.h"
+#include "rdma/revoke.h"
+
 /* How memory is registered decides what can be done about it later. */
 enum exposure_style {
     EXPOSURE_PINNED,
@@ -18,6 +21,13 @@ enum exposure_style {
 };
 
 struct exposure {
+    /* Of exposure_take_back(), and of whichever thread climbs. */
+    struct helper_job go_on;      /* must be first */
+    struct helper_job *successor; /* &go_on: who is stuck is succeeded. NULL: who might be waits for a helper instead */
+    struct revoke_climb climb;
+    void (*late)(void *arg, int error);
+    void *late_arg;
+
     struct exposure_session *session; /* the region's reference keeps it */
     struct region *region;
     enum exposure_style style;

@@ -97,9 +97,12 @@ static int start_threads(struct fabric *fabric)
     r = helper_pool_new(FABRIC_CLOSERS_MAX, &fabric->closers);
     if (r < 0)
         goto undo_helpers;
-    r = listener_start(fabric);
+    r = watchdog_new(fabric->helpers, FABRIC_WATCHED_MAX, &fabric->watchdog);
     if (r < 0)
         goto undo_closers;
+    r = listener_start(fabric);
+    if (r < 0)
+        goto undo_watchdog;
     if (rdma_listen(fabric->listen_id, LISTEN_BACKLOG) < 0) {
         r = -errno;
         goto undo_listener;
@@ -108,6 +111,8 @@ static int start_threads(struct fabric *fabric)
 
 undo_listener:
     listener_stop(fabric);
+undo_watchdog:
+    watchdog_free(fabric->watchdog, UINT64_MAX);
 undo_closers:
     helper_pool_free(fabric->closers, UINT64_MAX);
 undo_helpers:
@@ -221,6 +226,7 @@ void fabric_stop(struct fabric *fabric)
     clean = close_sessions(fabric, deadline);
     /* Helpers first: a call that comes back can leave work to the closers. The event thread last: tear-downs wait for
      * it. */
+    clean &= watchdog_free(fabric->watchdog, deadline) == 0;
     clean &= helper_pool_free(fabric->helpers, deadline) == 0;
     clean = clean && helper_pool_free(fabric->closers, deadline) == 0;
     listener_stop(fabric);
@@ -247,6 +253,7 @@ const struct exposure_ops fabric_exposure_ops = {
     .expose = exposure_expose,
     .revoke = exposure_revoke,
     .fence = exposure_fence,
+    .take_back = exposure_take_back,
     .fence_bound_ns = fence_bound_ns,
     .orphan = exposure_orphan,
     .drop = exposure_drop,

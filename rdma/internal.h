@@ -7,11 +7,11 @@
  * and is not said to be guarded otherwise. Nothing that can block is called while it is held: no verbs, no rdma_cm,
  * no mmap. Under it come only leaves (lease/lock_order.h): the helper pool's lock, the ladder's, the window budget's.
  *
- * Threads: the callers' (exposure_ops), one event thread (listener.c), helpers (helpers.h).
+ * Threads: the callers' (exposure_ops), one event thread (listener.c), helpers (helpers.h), a watchdog (watchdog.h).
  *
  * Lifetimes: a session is held by its caller, by each of its connections and by each of its regions; the last of
  * them gives the protection domain back. A connection is torn down on a helper and by nobody else. A region is held
- * by its exposure and by a helper that works on it.
+ * by its exposure and by whoever calls on its MR.
  */
 
 #include <infiniband/verbs.h>
@@ -30,12 +30,14 @@
 #include "rdma/proof.h"
 #include "rdma/rereg.h"
 #include "rdma/revoke.h"
+#include "rdma/watchdog.h"
 #include "rdma/window.h"
 
 #define FABRIC_HALF_OPEN_MAX  64u
 #define FABRIC_HELPERS_MAX    32u
 #define FABRIC_CLOSERS_MAX    8u
-#define FABRIC_REJECT_REASONS 5u /* enum leasefs_cm_reject_code, from 1 */
+#define FABRIC_WATCHED_MAX    32u /* calls by threads that are not helpers; stuck ones included */
+#define FABRIC_REJECT_REASONS 5u  /* enum leasefs_cm_reject_code, from 1 */
 #define FABRIC_MECHANISMS     6
 
 struct fabric_counters {
@@ -53,6 +55,7 @@ struct fabric {
     char driver[64]; /* of the hardware, see device_driver() */
     struct ibv_comp_channel *completions;
     struct helper_pool *helpers; /* for calls that somebody waits for */
+    struct watchdog *watchdog;   /* of calls without a helper */
     struct helper_pool *closers; /* for what nobody waits for; apart, so that it never delays a fence */
     struct window_budget windows;
     struct keys *keys; /* reserved ones */
@@ -117,6 +120,7 @@ int exposure_expose_as(struct exposure_session *session, const struct exposure_r
                        enum exposure_style style, struct exposure **ret_exposure, struct exposure_grant *ret_grant);
 int exposure_revoke(struct exposure *exposure);
 int exposure_fence(struct exposure *exposure);
+int exposure_take_back(struct exposure *exposure, void (*late)(void *arg, int error), void *arg);
 int exposure_orphan(struct exposure *exposure);
 void exposure_drop(struct exposure *exposure);
 void exposure_abandon(struct exposure *exposure); /* a self-test's: fenced or not, its memory is nobody's */

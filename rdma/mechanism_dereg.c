@@ -10,5 +10,5 @@
 
 int revoke_by_dereg(struct exposure *exposure, uint64_t deadline_ns)
 {
-    return region_deregister(exposure->region, deadline_ns);
+    return region_deregister(exposure->region, exposure->successor, deadline_ns);
 }

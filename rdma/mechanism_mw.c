@@ -11,5 +11,5 @@
 
 int revoke_by_mw(struct exposure *exposure, uint64_t deadline_ns)
 {
-    return region_close_window(exposure->region, deadline_ns);
+    return region_close_window(exposure->region, exposure->successor, deadline_ns);
 }

@@ -12,5 +12,5 @@
 
 int revoke_by_odp(struct exposure *exposure, uint64_t deadline_ns)
 {
-    return region_cover(exposure->region, deadline_ns);
+    return region_cover(exposure->region, exposure->successor, deadline_ns);
 }

@@ -13,5 +13,5 @@
 
 int revoke_by_rereg(struct exposure *exposure, uint64_t deadline_ns)
 {
-    return region_gate(exposure->region, deadline_ns);
+    return region_gate(exposure->region, exposure->successor, deadline_ns);
 }

@@ -26,8 +26,8 @@ struct region {
     enum exposure_style style;
 
     /* Guarded by fabric->lock. */
-    unsigned refs; /* the exposure, the helper */
-    bool busy;     /* a helper calls on the MR */
+    unsigned refs; /* the exposure, whoever calls */
+    bool busy;     /* somebody calls on the MR */
     bool gated, gone;
     bool barring; /* counted in session->barred */
     bool retired;
@@ -216,7 +216,7 @@ static void unbar_locked(struct region *region)
 
 static void retire_in_background(struct helper_job *job);
 
-/* A helper is done with the MR. The last one out frees the region. */
+/* A call on the MR is done. The last one out frees the region. */
 static void finish_call(struct region *region)
 {
     struct fabric *fabric = region->fabric;
@@ -352,7 +352,8 @@ static void retire_in_background(struct helper_job *job)
 }
 
 /* Runs one call on the MR. gone_result: when there is no MR any more. */
-static int run_call(struct region *region, int (*call)(void *), uint64_t deadline_ns, int gone_result)
+static int run_call(struct region *region, int (*call)(void *), struct helper_job *successor, uint64_t deadline_ns,
+                    int gone_result)
 {
     struct fabric *fabric = region->fabric;
     int r = 0, result;
@@ -373,34 +374,39 @@ static int run_call(struct region *region, int (*call)(void *), uint64_t deadlin
     region->refs++;
     pthread_mutex_unlock(&fabric->lock);
 
-    r = helper_call(fabric->helpers, call, region, deadline_ns, &result);
+    r = -EAGAIN;
+    if (successor)
+        r = watchdog_call(fabric->watchdog, call, region, deadline_ns, successor, &result);
+    if (r == -EAGAIN)
+        r = helper_call(fabric->helpers, call, region, deadline_ns, &result);
     if (r == 0)
         return result;
-    if (r != -ETIMEDOUT)
+    if (r != -ETIMEDOUT && r != -EINPROGRESS)
         finish_call(region); /* not started: the caller's reference keeps the region */
     return r;
 }
 
-int region_gate(struct region *region, uint64_t deadline_ns)
+int region_gate(struct region *region, struct helper_job *successor, uint64_t deadline_ns)
 {
     if (region->fabric->rereg == REREG_NONE)
         return -EOPNOTSUPP;
-    return run_call(region, call_rereg, deadline_ns, 0);
+    return run_call(region, call_rereg, successor, deadline_ns, 0);
 }
 
-int region_cover(struct region *region, uint64_t deadline_ns)
+int region_cover(struct region *region, struct helper_job *successor, uint64_t deadline_ns)
 {
-    return is_pinned(region) ? -EOPNOTSUPP : run_call(region, call_cover, deadline_ns, -EALREADY);
+    return is_pinned(region) ? -EOPNOTSUPP : run_call(region, call_cover, successor, deadline_ns, -EALREADY);
 }
 
-int region_close_window(struct region *region, uint64_t deadline_ns)
+int region_close_window(struct region *region, struct helper_job *successor, uint64_t deadline_ns)
 {
-    return region->style == EXPOSURE_WINDOWED ? run_call(region, call_close_window, deadline_ns, 0) : -EOPNOTSUPP;
+    return region->style == EXPOSURE_WINDOWED ? run_call(region, call_close_window, successor, deadline_ns, 0)
+                                              : -EOPNOTSUPP;
 }
 
-int region_deregister(struct region *region, uint64_t deadline_ns)
+int region_deregister(struct region *region, struct helper_job *successor, uint64_t deadline_ns)
 {
-    return run_call(region, call_dereg, deadline_ns, -EALREADY);
+    return run_call(region, call_dereg, successor, deadline_ns, -EALREADY);
 }
 
 void region_bar(struct region *region)
@@ -422,7 +428,7 @@ void region_retire(struct region *region)
 
     pthread_mutex_lock(&fabric->lock);
     region->retired = true;
-    /* Busy: the helper sees to the rest. Otherwise our own reference does, as if a call had just ended. */
+    /* Busy: whoever calls sees to the rest. Otherwise our own reference does, as if a call had just ended. */
     finish = !region->busy;
     if (!finish)
         region->refs--;

@@ -112,48 +112,78 @@ int revoke_ladder_set_kind(struct revoke_ladder *ladder, const struct revoke_mec
     return 0;
 }
 
-static int climb_rung(struct revoke_ladder *ladder, size_t index, struct exposure *exposure)
+static void count_rung(struct revoke_ladder *ladder, size_t index, int r, uint64_t took_ns)
 {
-    const struct revoke_mechanism *rung = ladder->rungs[index];
     struct revoke_count *count = &ladder->counts[index];
-    uint64_t start = ladder->now_ns();
-    uint64_t deadline = start + rung->allowed_ns;
-    int r = rung->run(exposure, deadline);
-    uint64_t end = ladder->now_ns();
 
-    /* A late success proves nothing: after 50 s of a stuck reference the rxe kernel gives up on it, and its dereg
-     * still returns 0. */
-    if (r == 0 && end > deadline)
-        r = -ETIMEDOUT;
     pthread_mutex_lock(&ladder->lock);
     if (r == 0) {
         count->succeeded++;
-        count->total_ns += end - start;
-        if (end - start > count->max_ns)
-            count->max_ns = end - start;
+        count->total_ns += took_ns;
+        if (took_ns > count->max_ns)
+            count->max_ns = took_ns;
     } else if (r == -ETIMEDOUT) {
         count->late++;
     } else {
         count->failed++;
     }
     pthread_mutex_unlock(&ladder->lock);
+}
+
+static int climb_rung(struct revoke_ladder *ladder, size_t index, struct exposure *exposure)
+{
+    const struct revoke_mechanism *rung = ladder->rungs[index];
+    uint64_t start = ladder->now_ns();
+    uint64_t deadline = start + rung->allowed_ns;
+    int r = rung->run(exposure, deadline);
+    uint64_t end;
+
+    if (r == -EINPROGRESS)
+        return r; /* nothing here is ours any more */
+    end = ladder->now_ns();
+    /* A late success proves nothing: after 50 s of a stuck reference the rxe kernel gives up on it, and its dereg
+     * still returns 0. */
+    if (r == 0 && end > deadline)
+        r = -ETIMEDOUT;
+    count_rung(ladder, index, r, end - start);
     return r;
+}
+
+/* Climbs the rungs of climb->kind. */
+static int climb_kind(struct revoke_climb *climb)
+{
+    struct revoke_ladder *ladder = climb->ladder;
+    int r;
+
+    while (climb->result != 0 && climb->next < ladder->n_rungs) {
+        size_t index = climb->next++;
+        const struct revoke_mechanism *rung = ladder->rungs[index];
+
+        if (ladder->kinds[index] != climb->kind || (rung->applies && !rung->applies(climb->exposure)))
+            continue;
+        climb->under_way = true;
+        r = climb_rung(ladder, index, climb->exposure);
+        if (r == -EINPROGRESS)
+            return r;
+        climb->under_way = false;
+        climb->result = r;
+    }
+    return climb->result;
+}
+
+static void start_kind(struct revoke_climb *climb, enum revoke_kind kind)
+{
+    climb->kind = kind;
+    climb->next = 0;
+    climb->result = -EOPNOTSUPP;
 }
 
 static int climb(struct revoke_ladder *ladder, enum revoke_kind kind, struct exposure *exposure)
 {
-    int r = -EOPNOTSUPP;
+    struct revoke_climb climb = {.ladder = ladder, .exposure = exposure};
 
-    for (size_t i = 0; i < ladder->n_rungs; i++) {
-        const struct revoke_mechanism *rung = ladder->rungs[i];
-
-        if (ladder->kinds[i] != kind || (rung->applies && !rung->applies(exposure)))
-            continue;
-        r = climb_rung(ladder, i, exposure);
-        if (r == 0)
-            break;
-    }
-    return r;
+    start_kind(&climb, kind);
+    return climb_kind(&climb);
 }
 
 int revoke_gate(struct revoke_ladder *ladder, struct exposure *exposure)
@@ -161,14 +191,46 @@ int revoke_gate(struct revoke_ladder *ladder, struct exposure *exposure)
     return climb(ladder, REVOKE_GATE, exposure);
 }
 
-int revoke_fence(struct revoke_ladder *ladder, struct exposure *exposure)
+static int judge_fence(struct revoke_ladder *ladder, int r)
 {
-    if (climb(ladder, REVOKE_FENCE, exposure) == 0)
+    if (r == 0)
         return 0;
     pthread_mutex_lock(&ladder->lock);
     ladder->unproven++;
     pthread_mutex_unlock(&ladder->lock);
     return -ETIMEDOUT;
+}
+
+int revoke_fence(struct revoke_ladder *ladder, struct exposure *exposure)
+{
+    return judge_fence(ladder, climb(ladder, REVOKE_FENCE, exposure));
+}
+
+void revoke_climb_begin(struct revoke_climb *climb, struct revoke_ladder *ladder, struct exposure *exposure)
+{
+    *climb = (struct revoke_climb){.ladder = ladder, .exposure = exposure};
+    start_kind(climb, REVOKE_GATE);
+}
+
+int revoke_climb_on(struct revoke_climb *climb)
+{
+    int r;
+
+    if (climb->under_way) {
+        climb->under_way = false;
+        climb->result = -ETIMEDOUT;
+        count_rung(climb->ladder, climb->next - 1, -ETIMEDOUT, 0);
+    }
+    r = climb_kind(climb);
+    if (r == -EINPROGRESS)
+        return r;
+    if (climb->kind == REVOKE_GATE) { /* whatever became of it: the fence follows */
+        start_kind(climb, REVOKE_FENCE);
+        r = climb_kind(climb);
+        if (r == -EINPROGRESS)
+            return r;
+    }
+    return judge_fence(climb->ladder, r);
 }
 
 int revoke_orphan(struct revoke_ladder *ladder, struct exposure *exposure)

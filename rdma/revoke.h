@@ -35,7 +35,8 @@ struct revoke_mechanism {
     uint64_t allowed_ns;   /* from its start to its deadline */
 
     /* 0: done, within the deadline (monotonic). Returns by the deadline: what can block in the kernel runs on a
-     * helper thread, and goes on there if it must. */
+     * helper thread, and goes on there if it must. -EINPROGRESS, in a climb that has a successor only: the deadline
+     * has passed, and the successor climbs on (revoke_climb_on). */
     int (*run)(struct exposure *exposure, uint64_t deadline_ns);
 
     /* NULL: always. Does it have anything to do with this exposure? When not, it is passed over. */
@@ -85,6 +86,25 @@ int revoke_fence(struct revoke_ladder *ladder, struct exposure *exposure);
 /* After revoke_fence() failed, and after nothing of any file is left in the exposure's pages: 0, other pages are in
  * their place, and whatever is still in progress cannot reach them. -EOPNOTSUPP: no such mechanism. */
 int revoke_orphan(struct revoke_ladder *ladder, struct exposure *exposure);
+
+/*
+ * Both of them on one thread after the other. The first begins; when a rung keeps it past the deadline, the next goes
+ * on behind that rung, and so on. One at a time: who is told -EINPROGRESS never touches the climb again.
+ */
+struct revoke_climb {
+    struct revoke_ladder *ladder;
+    struct exposure *exposure;
+    enum revoke_kind kind; /* gates first */
+    size_t next;           /* rung */
+    int result;            /* of the last rung of that kind */
+    bool under_way;        /* of the rung before `next` */
+};
+
+void revoke_climb_begin(struct revoke_climb *climb, struct revoke_ladder *ladder, struct exposure *exposure);
+
+/* Begins, or goes on where a stuck rung, which counts as late, kept another thread. As revoke_fence(), after the gates;
+ * or -EINPROGRESS: another thread goes on. */
+int revoke_climb_on(struct revoke_climb *climb);
 
 /* What revoke_fence() takes at most. */
 uint64_t revoke_fence_bound_ns(const struct revoke_ladder *ladder);

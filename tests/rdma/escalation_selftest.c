@@ -19,6 +19,8 @@ struct escalation {
     int gate, fence, orphan;   /* what each returns; orphan counts when the fence fails */
     const char *climbed;       /* the rung that did it */
     const char *passed, *word; /* a rung that did not, and how it is counted */
+    bool by_itself;            /* by the thread that asks, which may get stuck: take_back() */
+    bool overtaken;            /* and does */
 };
 
 static struct peer peer;
@@ -36,9 +38,62 @@ static void check_that_nothing_lands(void)
     while (monotonic_ns() < until);
 }
 
+/* A thread that takes a lease back itself, and what came of it, by whichever thread. */
+struct taker {
+    struct exposure *exposure;
+    pthread_t thread;
+    int returned;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool ended; /* guarded by lock, as is the next */
+    int result;
+};
+
+static void taken(void *arg, int result)
+{
+    struct taker *taker = arg;
+
+    pthread_mutex_lock(&taker->lock);
+    CHECK(!taker->ended);
+    taker->ended = true;
+    taker->result = result;
+    pthread_cond_broadcast(&taker->changed);
+    pthread_mutex_unlock(&taker->lock);
+}
+
+static void *take_back(void *arg)
+{
+    struct taker *taker = arg;
+
+    taker->returned = ops->take_back(taker->exposure, taken, taker);
+    if (taker->returned != -EINPROGRESS)
+        taken(taker, taker->returned);
+    return NULL;
+}
+
+static void start_taker(struct taker *taker, struct exposure *exposure)
+{
+    *taker = (struct taker){.exposure = exposure};
+    pthread_mutex_init(&taker->lock, NULL);
+    CHECK(sync_cond_init(&taker->changed) == 0);
+    CHECK(pthread_create(&taker->thread, NULL, take_back, taker) == 0);
+}
+
+static int await_taker(struct taker *taker)
+{
+    uint64_t deadline = monotonic_ns() + 30 * NS_PER_S;
+
+    pthread_mutex_lock(&taker->lock);
+    while (!taker->ended)
+        CHECK(sync_wait_until(&taker->changed, &taker->lock, deadline) != -ETIMEDOUT);
+    pthread_mutex_unlock(&taker->lock);
+    return taker->result;
+}
+
 static void escalate(const struct escalation *e)
 {
     struct lease lease;
+    struct taker taker;
 
     printf("# %s\n", *e->faults ? e->faults : "no fault");
     fflush(stdout);
@@ -49,8 +104,13 @@ static void escalate(const struct escalation *e)
     CHECK_ANSWER(connect_peer(&peer, session), "ok");
     CHECK_ANSWER(hammer(&peer, &lease, false, REMOTE_BYTE), "running");
     CHECK(faults_set(e->faults) == 0);
-    CHECK(ops->revoke(lease.exposure) == e->gate);
-    CHECK(ops->fence(lease.exposure) == e->fence);
+    if (e->by_itself) {
+        start_taker(&taker, lease.exposure);
+        CHECK(await_taker(&taker) == e->fence);
+    } else {
+        CHECK(ops->revoke(lease.exposure) == e->gate);
+        CHECK(ops->fence(lease.exposure) == e->fence);
+    }
     if (e->fence) {
         CHECK(ops->orphan(lease.exposure) == e->orphan);
         CHECK(status_of("revocations", NULL, "unproven") == 1);
@@ -62,6 +122,10 @@ static void escalate(const struct escalation *e)
     if (e->passed)
         CHECK(status_of("revocations", e->passed, e->word) == 1);
     CHECK(faults_set("") == 0);
+    if (e->by_itself) {
+        pthread_join(taker.thread, NULL);
+        CHECK((taker.returned == -EINPROGRESS) == e->overtaken);
+    }
     if (e->fence) { /* nothing stops it */
         peer_kill(&peer);
     } else {
@@ -103,6 +167,30 @@ static void a_deregistration_that_is_stuck_leads_to_the_connection(void)
 static void a_deregistration_that_succeeds_too_late_is_no_proof(void)
 {
     escalate(&(struct escalation){.faults = "dereg=slow:2500", .climbed = "qp", .passed = "dereg", .word = "late"});
+}
+
+/* The same three, and none at all, with nobody between the lease's end and the device. */
+static void the_thread_that_is_stuck_is_left_behind_and_another_climbs_on(void)
+{
+    escalate(&(struct escalation){.faults = "", .climbed = "dereg", .by_itself = true});
+    escalate(&(struct escalation){.faults = "rereg=stuck",
+                                  .climbed = "qp",
+                                  .passed = "rereg",
+                                  .word = "late",
+                                  .by_itself = true,
+                                  .overtaken = true});
+    escalate(&(struct escalation){.faults = "dereg=stuck",
+                                  .climbed = "qp",
+                                  .passed = "dereg",
+                                  .word = "late",
+                                  .by_itself = true,
+                                  .overtaken = true});
+    escalate(&(struct escalation){.faults = "dereg=slow:2500",
+                                  .climbed = "qp",
+                                  .passed = "dereg",
+                                  .word = "late",
+                                  .by_itself = true,
+                                  .overtaken = true});
 }
 
 static void memory_on_demand_that_fails_leads_to_the_deregistration(void)
@@ -195,6 +283,7 @@ int main(int argc, char **argv)
         SELFTEST(a_deregistration_that_fails_leads_to_the_connection),
         SELFTEST(a_deregistration_that_is_stuck_leads_to_the_connection),
         SELFTEST(a_deregistration_that_succeeds_too_late_is_no_proof),
+        SELFTEST(the_thread_that_is_stuck_is_left_behind_and_another_climbs_on),
         SELFTEST(memory_on_demand_that_fails_leads_to_the_deregistration),
         SELFTEST(a_memory_window_that_cannot_be_freed_leads_to_the_connection),
         SELFTEST(when_no_fence_comes_the_pool_gets_other_pages),

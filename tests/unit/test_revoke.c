@@ -259,6 +259,55 @@ static void only_the_last_resort_takes_the_pages_and_only_where_it_applies(void 
     assert_int_equal(revoke_orphan(&ladder, NULL), -EOPNOTSUPP);
 }
 
+/* The thread that climbs is stuck in a rung: another goes on behind it. */
+static void a_stuck_rung_counts_as_late_and_the_successor_climbs_on(void **state)
+{
+    struct revoke_climb climb;
+
+    (void)state;
+    make_ladder("auto");
+    revoke_climb_begin(&climb, &ladder, NULL);
+    fake.gate.result = -EINPROGRESS;
+    assert_int_equal(revoke_climb_on(&climb), -EINPROGRESS);
+    fake.dereg.result = -EINPROGRESS;
+    assert_int_equal(revoke_climb_on(&climb), -EINPROGRESS);
+    assert_int_equal(revoke_climb_on(&climb), 0);
+    assert_string_equal(fake.order, "ghdq");
+    assert_int_equal(counted("gate", "late"), 1);
+    assert_int_equal(counted("gate2", "count"), 1);
+    assert_int_equal(counted("dereg", "late"), 1);
+    assert_int_equal(counted("dereg", "count"), 0);
+    assert_int_equal(counted("qp", "count"), 1);
+    assert_int_equal(counted("unproven", NULL), 0);
+}
+
+static void a_climb_that_ends_on_a_stuck_rung_has_no_proof(void **state)
+{
+    struct revoke_climb climb;
+
+    (void)state;
+    make_ladder("gate,dereg");
+    revoke_climb_begin(&climb, &ladder, NULL);
+    fake.dereg.result = -EINPROGRESS;
+    assert_int_equal(revoke_climb_on(&climb), -EINPROGRESS);
+    assert_int_equal(counted("unproven", NULL), 0);
+    assert_int_equal(revoke_climb_on(&climb), -ETIMEDOUT);
+    assert_string_equal(fake.order, "gd");
+    assert_int_equal(counted("unproven", NULL), 1);
+}
+
+static void a_climb_of_its_own_goes_by_the_same_rungs(void **state)
+{
+    struct revoke_climb climb;
+
+    (void)state;
+    make_ladder("auto");
+    fake.dereg.takes_ns = 101; /* too late */
+    revoke_climb_begin(&climb, &ladder, NULL);
+    assert_int_equal(revoke_climb_on(&climb), 0);
+    assert_string_equal(fake.order, "gdq");
+}
+
 static void latency_is_counted_as_mean_and_maximum(void **state)
 {
     (void)state;
@@ -317,6 +366,9 @@ int main(void)
         TEST(what_a_mechanism_is_here_decides_what_it_is_climbed_for),
         TEST(a_ladder_is_never_left_without_a_fence),
         TEST(only_the_last_resort_takes_the_pages_and_only_where_it_applies),
+        TEST(a_stuck_rung_counts_as_late_and_the_successor_climbs_on),
+        TEST(a_climb_that_ends_on_a_stuck_rung_has_no_proof),
+        TEST(a_climb_of_its_own_goes_by_the_same_rungs),
         TEST(latency_is_counted_as_mean_and_maximum),
         cmocka_unit_test(a_device_that_is_not_there_is_refused_with_a_sentence),
         cmocka_unit_test(a_wrong_ladder_is_refused_before_any_device_is_opened),

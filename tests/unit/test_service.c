@@ -350,6 +350,77 @@ static void without_a_proven_fence_the_blocks_stay_held_and_the_file_counts_as_w
 /* ---- waiting ---- */
 
 /* What a client asks for that a write lease on /a keeps waiting. */
+/* The device keeps the thread that takes a lease back, and another one takes over. Until the test lets go, there are
+ * as many stuck threads as leases that have ended. */
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    int entered; /* guarded by lock, as is the next */
+    bool go;
+    atomic_int left;
+} stuck = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+
+struct takeover {
+    void (*late)(void *arg, int error);
+    void *arg;
+};
+
+static void *take_over(void *arg)
+{
+    struct takeover takeover = *(struct takeover *)arg;
+
+    free(arg);
+    takeover.late(takeover.arg, 0);
+    return NULL;
+}
+
+static int take_back_and_be_stuck(struct exposure *exposure, void (*late)(void *arg, int error), void *arg)
+{
+    struct takeover *takeover = malloc(sizeof(*takeover));
+    pthread_t thread;
+
+    (void)exposure;
+    assert_non_null(takeover);
+    *takeover = (struct takeover){late, arg};
+    assert_int_equal(pthread_create(&thread, NULL, take_over, takeover), 0);
+    pthread_detach(thread);
+    pthread_mutex_lock(&stuck.lock);
+    stuck.entered++;
+    while (!stuck.go)
+        pthread_cond_wait(&stuck.changed, &stuck.lock);
+    pthread_mutex_unlock(&stuck.lock);
+    stuck.left++;
+    return -EINPROGRESS;
+}
+
+static void threads_stuck_in_the_device_hold_up_no_lease_that_ends_later(void **state)
+{
+    enum { LEASES = 12 }; /* more than there are workers at first */
+    struct lease_service_config config = world_config();
+    struct exposure_ops fabric = fake_exposure;
+    struct client client;
+
+    (void)state;
+    fabric.take_back = take_back_and_be_stuck;
+    config.exposure = &fabric;
+    world_start(&config);
+    client_open(&client);
+    for (int i = 0; i < LEASES; i++) {
+        client_return(&client, client_lease(&client, "/a", "write"));
+        assert_int_equal(world.exposures, 0);
+        assert_int_equal(world.holds, 0);
+    }
+    client_hang_up(&client);
+    UNTIL(world.fabric_sessions == 0);
+    pthread_mutex_lock(&stuck.lock);
+    assert_int_equal(stuck.entered, LEASES);
+    stuck.go = true;
+    pthread_cond_broadcast(&stuck.changed);
+    pthread_mutex_unlock(&stuck.lock);
+    UNTIL(stuck.left == LEASES);
+    world_end();
+}
+
 static void whoever_waits_and_dies_lets_the_holder_keep_its_lease(void **state)
 {
     static const struct {
@@ -457,6 +528,7 @@ int main(void)
         STORY(a_cookie_is_handed_out_as_hexadecimal_digits),
         STORY(a_holder_is_told_of_a_recall_and_its_return_lets_the_local_write_go),
         STORY(a_recall_that_nobody_waits_for_any_more_is_taken_back),
+        cmocka_unit_test(threads_stuck_in_the_device_hold_up_no_lease_that_ends_later),
         cmocka_unit_test(a_silent_holder_is_revoked_at_the_deadline_and_told_so),
         STORY(a_recall_that_meets_a_grant_is_told_after_the_grant),
         STORY(a_revocation_that_meets_a_grant_is_told_after_the_grant),
