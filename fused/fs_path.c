@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "fused/fs_acl.h"
+#include "lease/key_file.h"
 
 #define MAX_LINKS 40
 
@@ -14,8 +15,11 @@ struct walk {
     struct fs *fs;
     const struct lease_credentials *who;
     struct fs_inode *at; /* referenced */
-    char *buffer;        /* owned; `rest` points into it */
-    char *rest;          /* what is left of the path */
+    /* Of a confined client: the export the walk is in, and its directory, referenced. */
+    const struct path_export *inside;
+    struct fs_inode *top;
+    char *buffer; /* owned; `rest` points into it */
+    char *rest;   /* what is left of the path */
     int links;
 };
 
@@ -59,6 +63,64 @@ int path_permission(struct fs_inode *inode, const struct lease_credentials *who,
     return (granted & may) == may ? 0 : -EACCES;
 }
 
+/* What is left of `path` below the export; NULL: it is not there. Component by component: /a is no prefix of /ab. */
+static const char *below_export(const char *path, const char *export)
+{
+    for (;;) {
+        size_t length;
+
+        export += strspn(export, "/");
+        if (!*export)
+            return path;
+        path += strspn(path, "/");
+        length = strcspn(export, "/");
+        if (strcspn(path, "/") != length || memcmp(path, export, length) != 0)
+            return NULL;
+        path += length;
+        export += length;
+    }
+}
+
+/* Into the export that the path names; of several the most specific. What leads to the export is the administrator's
+ * path, so links in it are followed, but as the client (I9). Nobody learns whether there is something outside. */
+static int enter_export(struct walk *walk, const char *path)
+{
+    struct lease_credentials free_to_go = *walk->who;
+    const char *rest = NULL;
+    struct fs_inode *top;
+    char *buffer;
+    int err;
+
+    walk->inside = NULL;
+    for (size_t i = 0; i < walk->who->n_exports; i++) {
+        const struct path_export *export = &walk->who->exports[i];
+        const char *below = below_export(path, export->path);
+
+        if (below && (!rest || below > rest)) {
+            walk->inside = export;
+            rest = below;
+        }
+    }
+    if (!walk->inside)
+        return -EACCES;
+    free_to_go.confined = false;
+    err = path_walk(walk->fs, walk->inside->path, &free_to_go, &top);
+    if (err)
+        return err;
+    buffer = strdup(rest);
+    if (!buffer) {
+        inode_put(walk->fs, top);
+        return -ENOMEM;
+    }
+    free(walk->buffer);
+    walk->buffer = walk->rest = buffer;
+    inode_put(walk->fs, walk->at);
+    inode_put(walk->fs, walk->top);
+    inode_ref(top);
+    walk->at = walk->top = top;
+    return 0;
+}
+
 static int walk_start(struct walk *walk, struct fs *fs, const char *path, const struct lease_credentials *who)
 {
     if (path[0] != '/')
@@ -71,6 +133,16 @@ static int walk_start(struct walk *walk, struct fs *fs, const char *path, const 
         return -ENOMEM;
     walk->rest = walk->buffer;
     inode_ref(fs->root);
+    if (who->confined) {
+        int err = enter_export(walk, path);
+
+        if (err) {
+            free(walk->buffer);
+            inode_put(fs, walk->at);
+            inode_put(fs, walk->top);
+        }
+        return err;
+    }
     return 0;
 }
 
@@ -78,6 +150,7 @@ static int walk_start(struct walk *walk, struct fs *fs, const char *path, const 
 static void walk_end(struct walk *walk, struct fs_inode **ret_inode)
 {
     free(walk->buffer);
+    inode_put(walk->fs, walk->top);
     if (ret_inode)
         *ret_inode = walk->at;
     else
@@ -109,6 +182,7 @@ static int follow(struct walk *walk, const struct fs_inode *link, bool more)
 {
     size_t size = strlen(link->target) + 1 + strlen(walk->rest) + 1;
     char *path;
+    int err;
 
     if (++walk->links > MAX_LINKS)
         return -ELOOP;
@@ -121,6 +195,11 @@ static int follow(struct walk *walk, const struct fs_inode *link, bool more)
     if (more) {
         strcat(path, "/");
         strcat(path, walk->rest);
+    }
+    if (path[0] == '/' && walk->who->confined) {
+        err = enter_export(walk, path);
+        free(path);
+        return err;
     }
     free(walk->buffer);
     walk->buffer = walk->rest = path;
@@ -138,6 +217,40 @@ static int check_search(const struct walk *walk)
     return path_permission(walk->at, walk->who, PATH_MAY_SEARCH);
 }
 
+/* Is this directory below the top of the export? With fs.rename_lock, so that it does not move meanwhile. */
+static bool is_inside_locked(const struct walk *walk)
+{
+    struct fs_inode *inode = walk->at, *parent;
+    bool inside;
+
+    inode_ref(inode);
+    while (inode && inode != walk->top && inode != walk->fs->root) {
+        parent = inode_get(walk->fs, atomic_load(&inode->parent));
+        inode_put(walk->fs, inode);
+        inode = parent;
+    }
+    inside = inode == walk->top;
+    inode_put(walk->fs, inode);
+    return inside;
+}
+
+/* "..": never out of an export, also when somebody moves the directory out of it just now. */
+static int parent_of(const struct walk *walk, struct fs_inode **ret_inode)
+{
+    bool allowed = true;
+
+    if (walk->who->confined) {
+        pthread_rwlock_rdlock(&walk->fs->rename_lock);
+        allowed = walk->at != walk->top && is_inside_locked(walk);
+    }
+    *ret_inode = allowed ? inode_get(walk->fs, atomic_load(&walk->at->parent)) : NULL;
+    if (walk->who->confined)
+        pthread_rwlock_unlock(&walk->fs->rename_lock);
+    if (!allowed)
+        return -EACCES;
+    return *ret_inode ? 0 : -ENOENT;
+}
+
 static int walk_component(struct walk *walk, const char *name, bool more)
 {
     struct fs_inode *inode;
@@ -148,8 +261,7 @@ static int walk_component(struct walk *walk, const char *name, bool more)
     if (strcmp(name, ".") == 0)
         return 0;
     if (strcmp(name, "..") == 0) {
-        inode = inode_get(walk->fs, atomic_load(&walk->at->parent));
-        err = inode ? 0 : -ENOENT;
+        err = parent_of(walk, &inode);
     } else {
         err = dir_lookup(walk->fs, walk->at, name, &inode);
     }
@@ -164,7 +276,13 @@ static int walk_component(struct walk *walk, const char *name, bool more)
     return more && inode->type != S_IFDIR ? -ENOTDIR : 0;
 }
 
-int path_walk(struct fs *fs, const char *path, const struct lease_credentials *who, struct fs_inode **ret_inode)
+static bool is_read_only(const struct walk *walk)
+{
+    return walk->inside && walk->inside->read_only;
+}
+
+static int walk_to(struct fs *fs, const char *path, const struct lease_credentials *who, bool to_change,
+                   struct fs_inode **ret_inode)
 {
     struct walk walk;
     char *name;
@@ -175,8 +293,21 @@ int path_walk(struct fs *fs, const char *path, const struct lease_credentials *w
         return err;
     while (!err && next_component(&walk, &name, &more))
         err = walk_component(&walk, name, more);
+    if (!err && to_change && is_read_only(&walk))
+        err = -EROFS;
     walk_end(&walk, err ? NULL : ret_inode);
     return err;
+}
+
+int path_walk(struct fs *fs, const char *path, const struct lease_credentials *who, struct fs_inode **ret_inode)
+{
+    return walk_to(fs, path, who, false, ret_inode);
+}
+
+int path_walk_to_change(struct fs *fs, const char *path, const struct lease_credentials *who,
+                        struct fs_inode **ret_inode)
+{
+    return walk_to(fs, path, who, true, ret_inode);
 }
 
 static bool is_dots(const char *name)
@@ -207,6 +338,8 @@ int path_walk_parent(struct fs *fs, const char *path, const struct lease_credent
         if (err)
             break;
     }
+    if (!err && is_read_only(&walk))
+        err = -EROFS;
     if (!err && strlen(name) > FS_NAME_MAX)
         err = -ENAMETOOLONG;
     if (!err)

@@ -4,7 +4,8 @@
 
 /*
  * Paths, for those who come by the control socket: no kernel has resolved theirs or checked what they may do.
- * Absolute inside the filesystem; symbolic links and ".." stay inside it.
+ * Absolute inside the filesystem; symbolic links and ".." stay inside it, and of confined clients inside their exports
+ * (-EACCES).
  */
 
 #include "fused/fs_private.h"
@@ -20,7 +21,12 @@ int path_permission(struct fs_inode *inode, const struct lease_credentials *who,
  * -EINVAL (not absolute), -ENOENT, -ENOTDIR, -EACCES, -ELOOP, -ENAMETOOLONG, -ENOMEM. */
 int path_walk(struct fs *fs, const char *path, const struct lease_credentials *who, struct fs_inode **ret_inode);
 
-/* The directory (referenced) and the last name, not looked up. -EISDIR: the path ends in "/", "." or "..". */
+/* The same, of something that is to be changed. -EROFS: the export is read-only. */
+int path_walk_to_change(struct fs *fs, const char *path, const struct lease_credentials *who,
+                        struct fs_inode **ret_inode);
+
+/* The directory (referenced) and the last name, not looked up, for who makes or replaces it. -EISDIR: the path ends in
+ * "/", "." or "..". -EROFS: the export is read-only. */
 int path_walk_parent(struct fs *fs, const char *path, const struct lease_credentials *who, struct fs_inode **ret_dir,
                      char ret_name[FS_NAME_MAX + 1]);
 

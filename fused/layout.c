@@ -33,7 +33,7 @@ static int layout_open(void *arg, const char *path, const struct lease_credentia
 {
     struct fs *fs = arg;
     struct fs_inode *inode;
-    int err = path_walk(fs, path, who, &inode);
+    int err = mode == LEASE_WRITE ? path_walk_to_change(fs, path, who, &inode) : path_walk(fs, path, who, &inode);
 
     if (err)
         return err;

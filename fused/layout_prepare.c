@@ -159,7 +159,7 @@ int layout_clone(void *arg, const char *source, const char *destination, const s
     else
         err = path_permission(src, who, PATH_MAY_READ);
     if (!err) {
-        err = path_walk(fs, destination, who, &dst);
+        err = path_walk_to_change(fs, destination, who, &dst);
         if (!err) {
             err = clone_onto(fs, src, dst, who, waiter);
             inode_put(fs, dst);

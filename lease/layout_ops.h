@@ -17,6 +17,8 @@
 #include "lease/lease_table.h"
 #include "lease/range.h"
 
+struct path_export; /* lease/key_file.h */
+
 /* Who asks: the control connection's peer, never what a message claims. */
 struct lease_credentials {
     uid_t uid;
@@ -24,6 +26,12 @@ struct lease_credentials {
     pid_t pid;       /* of the peer when it connected; 0 when unknown. For messages, never for signals. */
     size_t n_groups; /* supplementary groups */
     const gid_t *groups;
+
+    /* A remote client: nothing exists but what lies below one of the exports, and in read-only ones nothing changes.
+     * Neither ".." nor a symbolic link leads out (-EACCES). */
+    bool confined;
+    size_t n_exports;
+    const struct path_export *exports;
 };
 
 /* One piece of backing memory: today the whole pool. */
