@@ -8,11 +8,13 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <systemd/sd-daemon.h>
@@ -33,6 +35,7 @@
 
 #define FENCE_BOUND_NS   UINT64_C(2000000000) /* where there is no device to say */
 #define MAX_LEASES       65536u
+#define MAX_DESCRIPTORS  16384u
 #define MAX_OWNER_LEASES (MAX_LEASES / 2) /* no user takes them all */
 
 struct daemon {
@@ -118,6 +121,14 @@ static int start_fabric(struct daemon *d)
     return 0;
 }
 
+static uint64_t monotonic_us(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000;
+}
+
 static uint64_t boot_epoch(void)
 {
     struct timespec now;
@@ -131,6 +142,9 @@ static int start_service(struct daemon *d)
     const struct options *o = d->options;
     struct lease_service_config config = {
         .control_path = o->control,
+        .listen = (const char *const *)o->listen,
+        .n_listen = o->n_listen,
+        .keys_path = o->keys,
         .limits =
             {
                 .lease_time_ns = o->lease_time_ns,
@@ -153,7 +167,7 @@ static int start_service(struct daemon *d)
     int err = lease_service_new(&config, &d->service, &error);
 
     if (err)
-        say_error("control socket", err, error);
+        say_error("control service", err, error);
     free(error);
     if (err)
         return err;
@@ -280,6 +294,34 @@ static void announce(struct daemon *d)
     d->status_fd = -1;
 }
 
+static void reload(struct daemon *d)
+{
+    char *error = NULL;
+    int err;
+
+    sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%" PRIu64, monotonic_us());
+    err = lease_service_reload_keys(d->service, &error);
+    if (err)
+        fprintf(stderr, "leasefs: the old keys stay: %s\n", error ? error : strerror(-err));
+    else
+        fprintf(stderr, "leasefs: keys read again\n");
+    free(error);
+    sd_notify(0, "READY=1");
+}
+
+/* Reads one signal; true: it asks for the end. SIGHUP does, too, when there is nothing to read again. */
+static bool asked_to_end(struct daemon *d)
+{
+    struct signalfd_siginfo info;
+
+    if (read(d->signal_fd, &info, sizeof(info)) != sizeof(info))
+        return false;
+    if (info.ssi_signo != SIGHUP || !d->options->keys)
+        return true;
+    reload(d);
+    return false;
+}
+
 /* Until the mount ends (false) or a signal asks for the end (true). */
 static bool serve(struct daemon *d)
 {
@@ -299,8 +341,19 @@ static bool serve(struct daemon *d)
         }
         if (fds[ENDED].revents)
             return false;
-        if (fds[SIGNAL].revents)
+        if (fds[SIGNAL].revents && asked_to_end(d))
             return true;
+    }
+}
+
+/* A session is a descriptor, and so is a client that shakes hands; the usual soft limit of 1024 is for select(). */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < MAX_DESCRIPTORS) {
+        limit.rlim_cur = limit.rlim_max < MAX_DESCRIPTORS ? limit.rlim_max : MAX_DESCRIPTORS;
+        setrlimit(RLIMIT_NOFILE, &limit);
     }
 }
 
@@ -318,6 +371,7 @@ static int run(struct options *options, int status_fd)
     sigaddset(&signals, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
     signal(SIGPIPE, SIG_IGN);
+    raise_descriptor_limit();
     d.signal_fd = signalfd(-1, &signals, SFD_CLOEXEC);
     if (d.signal_fd < 0)
         err = -errno;

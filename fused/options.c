@@ -16,16 +16,29 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "lease/host_port.h"
+#include <leasefs/protocol.h>
+
 #define DEFAULT_RECALL_TIMEOUT_NS UINT64_C(1000000000)
 #define DEFAULT_LEASE_TIME_NS     UINT64_C(30000000000)
 #define MAX_DURATION_NS           (UINT64_C(24) * 60 * 60 * 1000000000)
 
-enum { KEY_HELP = 1, KEY_VERSION, KEY_FOREGROUND, KEY_DEBUG, KEY_READ_ONLY, KEY_NOATIME, KEY_FSNAME, KEY_SUBTYPE };
+enum {
+    KEY_HELP = 1,
+    KEY_VERSION,
+    KEY_FOREGROUND,
+    KEY_DEBUG,
+    KEY_READ_ONLY,
+    KEY_NOATIME,
+    KEY_FSNAME,
+    KEY_SUBTYPE,
+    KEY_LISTEN,
+};
 
 /* What fuse_opt fills in; turned into struct options when all is read. */
 struct raw {
     struct options *options;
-    char *pool, *control, *policy, *recall_timeout, *lease_time, *device, *port, *revoke, *cache;
+    char *pool, *control, *keys, *policy, *recall_timeout, *lease_time, *device, *port, *revoke, *cache;
     char *operands[2]; /* [SOURCE] MOUNTPOINT: mount(8) gives a source */
     int n_operands;
     int huge_pages, writeback;
@@ -41,6 +54,7 @@ static const struct fuse_opt specs[] = {
     RAW("pool=%s", pool),
     RAW("hugepages", huge_pages),
     RAW("control=%s", control),
+    RAW("keys=%s", keys),
     RAW("policy=%s", policy),
     RAW("recall_timeout=%s", recall_timeout),
     RAW("lease_time=%s", lease_time),
@@ -60,6 +74,7 @@ static const struct fuse_opt specs[] = {
     FUSE_OPT_KEY("noatime", KEY_NOATIME),
     FUSE_OPT_KEY("fsname=", KEY_FSNAME),
     FUSE_OPT_KEY("subtype=", KEY_SUBTYPE),
+    FUSE_OPT_KEY("listen=", KEY_LISTEN),
     FUSE_OPT_END,
 };
 
@@ -85,6 +100,24 @@ static int take_operand(struct raw *raw, const char *arg)
     }
     raw->operands[raw->n_operands] = strdup(arg);
     return raw->operands[raw->n_operands++] ? DISCARD : -1;
+}
+
+/* May be given more than once. */
+static int take_listen(struct options *options, const char *address)
+{
+    struct host_port where;
+
+    if (host_port_parse(address, LEASEFS_TCP_PORT, &where)) {
+        complain("listen=%s: an address looks like 192.0.2.1, 192.0.2.1:%u or [2001:db8::1]:%u", address,
+                 LEASEFS_TCP_PORT, LEASEFS_TCP_PORT);
+        return -1;
+    }
+    if (options->n_listen == OPTIONS_MAX_LISTEN) {
+        complain("listen=%s: more than %d addresses", address, OPTIONS_MAX_LISTEN);
+        return -1;
+    }
+    options->listen[options->n_listen] = strdup(address);
+    return options->listen[options->n_listen++] ? DISCARD : -1;
 }
 
 static int take(void *data, const char *arg, int key, struct fuse_args *outargs)
@@ -119,6 +152,8 @@ static int take(void *data, const char *arg, int key, struct fuse_args *outargs)
     case KEY_SUBTYPE:
         raw->subtype = true;
         return KEEP;
+    case KEY_LISTEN:
+        return take_listen(raw->options, arg + strlen("listen="));
     default:
         return KEEP; /* libfuse refuses what it does not know either */
     }
@@ -282,6 +317,18 @@ static int read_control(const char *text, struct options *options)
     return options->control ? 0 : -ENOMEM;
 }
 
+static int read_keys(const char *text, struct options *options)
+{
+    if (options->n_listen && (!text || !*text))
+        return complain("listen= needs keys=FILE: without keys nobody is served (leasectl key new makes them)");
+    if (text && *text && !options->n_listen)
+        return complain("keys=%s: say which address to listen on as well: listen=ADDRESS[:PORT]", text);
+    if (!options->n_listen)
+        return 0;
+    options->keys = absolute(text);
+    return options->keys ? 0 : -ENOMEM;
+}
+
 static int read_operands(struct raw *raw, struct options *options)
 {
     const char *source = raw->n_operands == 2 ? raw->operands[0] : "";
@@ -321,6 +368,8 @@ static int interpret(struct raw *raw, struct options *options)
         err = read_cache(raw, options);
     if (!err)
         err = read_control(raw->control, options);
+    if (!err)
+        err = read_keys(raw->keys, options);
     return err;
 }
 
@@ -328,6 +377,7 @@ static void raw_free(struct raw *raw)
 {
     free(raw->pool);
     free(raw->control);
+    free(raw->keys);
     free(raw->policy);
     free(raw->recall_timeout);
     free(raw->lease_time);
@@ -360,6 +410,9 @@ int options_parse(int argc, char **argv, struct options *ret_options)
 void options_free(struct options *options)
 {
     free(options->control);
+    free(options->keys);
+    for (size_t i = 0; i < options->n_listen; i++)
+        free(options->listen[i]);
     free(options->mountpoint);
     free(options->device);
     free(options->revoke);
@@ -430,6 +483,10 @@ void options_print_help(void)
           "  -o hugepages            take it from the system's 2 MiB huge pages\n"
           "  -o control=PATH         control socket (default: /run/leasefs.sock for root, else\n"
           "                          $XDG_RUNTIME_DIR/leasefs.sock)\n"
+          "  -o listen=ADDRESS[:PORT]\n"
+          "                          serve remote clients there, too, by TCP with TLS 1.3 (port: 20149); may be "
+          "repeated\n"
+          "  -o keys=FILE            who they are and what they may (leasectl key new); read again on SIGHUP\n"
           "  -o policy=POLICY        what happens to a local operation that meets a lease: recall: it waits, bounded, "
           "while\n"
           "                          the lease is recalled (default); busy: it fails with EBUSY; orphan: it goes on, "

@@ -12,10 +12,15 @@
 #include "fused/fuse_server.h"
 #include "lease/lease_table.h"
 
+#define OPTIONS_MAX_LISTEN 8
+
 struct options {
     uint64_t pool_size; /* bytes */
     bool huge_pages;
-    char *control;    /* absolute */
+    char *control;                    /* absolute */
+    char *listen[OPTIONS_MAX_LISTEN]; /* ADDRESS[:PORT] */
+    size_t n_listen;
+    char *keys;       /* absolute; with listen */
     char *mountpoint; /* absolute; a directory */
     char *device;     /* name or address; NULL: the first that works */
     bool no_device;   /* device=none */

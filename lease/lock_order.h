@@ -36,12 +36,12 @@ enum lock_rank {
     LOCK_KEYS,                  /* keys.lock: keys of ended leases that stay reserved */
     LOCK_WINDOWS,               /* window_budget.lock */
     /* and of the client library, where every lock is one. */
-    LOCK_SESSION,  /* leasefs_session.lock: leases and their states, the connection in use */
-    LOCK_DEVICE,   /* device.lock: the client's registered buffers */
-    LOCK_CONN,     /* conn.lock: work requests under way; held across ibv_post_send (it keeps their order) */
-    LOCK_CONN_CM,  /* conn.cm_lock: held across rdma_disconnect and rdma_destroy_qp (keeps them apart) */
-    LOCK_RPC,      /* rpc.lock: calls that wait for an answer */
-    LOCK_RPC_SEND, /* rpc.send_lock: held across send() (keeps messages whole) */
+    LOCK_SESSION, /* leasefs_session.lock: leases and their states, the connection in use */
+    LOCK_DEVICE,  /* device.lock: the client's registered buffers */
+    LOCK_CONN,    /* conn.lock: work requests under way; held across ibv_post_send (it keeps their order) */
+    LOCK_CONN_CM, /* conn.cm_lock: held across rdma_disconnect and rdma_destroy_qp (keeps them apart) */
+    LOCK_RPC,     /* rpc.lock: calls that wait for an answer */
+    LOCK_CHANNEL, /* channel.lock: the TLS session, whose turn it is to send; held across non-blocking sends */
 };
 
 #include <pthread.h>

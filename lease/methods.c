@@ -340,6 +340,19 @@ static void give_back(struct session *session, const struct jsonrpc_request *rpc
     cut_return(session, &said);
 }
 
+/* At the Unix socket: root, the daemon's user, and the holder. A remote client: what its own key holds, whatever its
+ * uid. */
+static bool may_revoke(const struct session *session, const struct lease_info *lease)
+{
+    const struct session *holder = session_find(session->service, lease->session_id);
+
+    if (holder == session)
+        return true;
+    if (session->key)
+        return holder && session_same_key(session, holder);
+    return session->who.uid == 0 || session->who.uid == geteuid();
+}
+
 static void revoke_lease(struct session *session, const struct jsonrpc_request *rpc)
 {
     struct lease_service *service = session->service;
@@ -352,9 +365,11 @@ static void revoke_lease(struct session *session, const struct jsonrpc_request *
         return;
     }
     refusal.error = lease_get(service->table, id, &info);
-    if (!refusal.error && session->who.uid != 0 && session->who.uid != geteuid() && info.session_id != session->id) {
-        refusal = (struct refusal){
-            .error = -EPERM, .reason = LEASEFS_REASON_PERMISSION, .remedy = "Run as root or as the daemon's user."};
+    if (!refusal.error && !may_revoke(session, &info)) {
+        refusal = (struct refusal){.error = -EPERM,
+                                   .reason = LEASEFS_REASON_PERMISSION,
+                                   .remedy = session->key ? "Ask on the server's host."
+                                                          : "Run as root or as the daemon's user."};
         session_answer(session, rpc->id, refusal_message(rpc->id, &refusal, "another session's lease"));
         return;
     }

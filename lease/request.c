@@ -138,7 +138,8 @@ void request_fail(struct request *request, int error)
     case -EACCES:
     case -EPERM:
         refusal.reason = LEASEFS_REASON_PERMISSION;
-        refusal.remedy = "Ask the file's owner for access, or run as a user who has it.";
+        refusal.remedy = request->session->key ? "Neither this key's exports nor the file's permissions go further."
+                                               : "Ask the file's owner for access, or run as a user who has it.";
         break;
     case -EBUSY:
         refusal.reason = LEASEFS_REASON_CONFLICT;
@@ -148,7 +149,7 @@ void request_fail(struct request *request, int error)
         refusal.remedy = "Delete files, or mount with a larger pool.";
         break;
     case -EROFS:
-        refusal.remedy = "The filesystem is mounted read-only.";
+        refusal.remedy = "The filesystem is mounted read-only, or exported so to this client.";
         break;
     default:
         break;

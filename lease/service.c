@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "lease/lock_order.h"
+#include "lease/remote.h"
 #include "lease/service_private.h"
 
 #define GRANT_WORKERS     4
@@ -245,6 +246,8 @@ static int make_loop(struct lease_service *service)
                                   session_accept_again, service);
     if (error >= 0) /* 1 us: the default accuracy of 250 ms would stretch every deadline */
         error = sd_event_add_time(service->loop, &service->timer, CLOCK_MONOTONIC, UINT64_MAX, 1, on_timer, service);
+    if (error >= 0)
+        error = remote_start(service->remote);
     return error < 0 ? error : 0;
 }
 
@@ -269,6 +272,8 @@ int lease_service_new(const struct lease_service_config *config, struct lease_se
         error = -ENOMEM;
     if (!error)
         error = lease_table_new(&config->limits, &events, &service->table);
+    if (!error)
+        error = remote_new(service, &service->remote, ret_error);
     if (error) {
         lease_service_free(service);
         return error;
@@ -324,6 +329,7 @@ static void deliver_stop(struct mail *mail)
     }
     sd_event_source_set_enabled(stop->service->listen_source, SD_EVENT_OFF);
     sd_event_source_set_enabled(stop->service->accept_again, SD_EVENT_OFF);
+    remote_stop(stop->service->remote);
     session_end_all(stop->service);
 }
 
@@ -361,6 +367,7 @@ void lease_service_free(struct lease_service *service)
 {
     if (!service)
         return;
+    remote_free(service->remote);
     sd_event_source_unref(service->timer);
     sd_event_source_unref(service->wake_source);
     sd_event_source_unref(service->listen_source);

@@ -21,8 +21,20 @@
 
 struct lease_service;
 
+/* Of remote clients. 0: the default (lease/remote.c). */
+struct remote_limits {
+    unsigned handshakes, source_handshakes; /* at once, in all and from one address; the oldest gives way */
+    unsigned sessions, key_sessions;        /* at once, in all and with one key */
+    unsigned handshake_ms;
+    uint64_t idle_ms; /* a session that says nothing for so long is ended */
+};
+
 struct lease_service_config {
-    const char *control_path; /* Unix socket, mode 0600; a stale one (nobody listens) is replaced */
+    const char *control_path;  /* Unix socket, mode 0600; a stale one (nobody listens) is replaced */
+    const char *const *listen; /* "ADDRESS[:PORT]" each: TLS for remote clients; port 0: any. With keys_path */
+    size_t n_listen;
+    const char *keys_path; /* lease/key_file.h; lives as long as the service */
+    struct remote_limits remote;
     struct lease_limits limits;
     const struct layout_ops *layout;
     void *fs;
@@ -39,6 +51,13 @@ int lease_service_new(const struct lease_service_config *config, struct lease_se
 int lease_service_start(struct lease_service *service);
 void lease_service_stop(struct lease_service *service);
 void lease_service_free(struct lease_service *service); /* after stop; removes the socket. NULL is allowed */
+
+/* Reads the keys again. On an error the old ones stay, and *ret_error (free()) says why; else sessions whose key is
+ * gone or has changed end soon. Any thread; may block. */
+int lease_service_reload_keys(struct lease_service *service, char **ret_error);
+
+/* Of the n-th address that is listened on; 0: there is none. */
+uint16_t lease_service_remote_port(const struct lease_service *service, size_t n);
 
 struct lease_table *lease_service_table(struct lease_service *service);
 

@@ -13,6 +13,7 @@
  * Other threads reach a client by mail: mail_post() wakes the control thread.
  */
 
+#include <gnutls/gnutls.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <systemd/sd-event.h>
@@ -42,6 +43,7 @@ struct lease_service {
     struct workqueue *grants, *fences;
     sd_event *loop;
     sd_event_source *timer, *wake_source, *listen_source, *accept_again;
+    struct remote *remote; /* NULL: no remote clients */
     pthread_t thread;
     bool started;
     int listen_fd, wake_fd;
@@ -78,12 +80,17 @@ struct session {
     struct exposure_session *fabric; /* set before `opened` */
     int fabric_error;
     struct lease_credentials who;
+    struct client_key *key;     /* a remote client's: `who` is made of it. NULL: one at the Unix socket */
     struct session_file *files; /* service.lock */
     uint64_t last_file, opened_at_ns;
     size_t n_files;
 
     /* control thread */
     int fd;
+    gnutls_session_t tls;            /* of a remote client */
+    struct sockaddr_storage reached; /* the same: our own address, as that client knows it */
+    bool tls_stuck;                  /* the last record is still to be sent on */
+    uint64_t heard_at_ns;
     sd_event_source *io, *timeout;
     char *in;
     size_t in_length;
@@ -178,14 +185,24 @@ void service_log(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* session.c */
 int session_accept(sd_event_source *source, int fd, uint32_t events, void *arg);
 int session_accept_again(sd_event_source *source, uint64_t usec, void *arg);
+bool session_accept_pauses(struct lease_service *service); /* errno says that descriptors are short: try later */
+struct session_peer {
+    int fd;
+    gnutls_session_t tls; /* with `key`: of a remote client */
+    struct client_key *key;
+    struct sockaddr_storage from;
+};
+int session_new(struct lease_service *service, const struct session_peer *peer); /* on success it owns all of it */
+void session_end(struct session *session);                                       /* control thread */
 void session_end_all(struct lease_service *service);
 struct session *session_ref(struct session *session);
 void session_unref(struct session *session);
 struct session *session_find(struct lease_service *service, uint64_t session_id); /* control thread */
-void session_send(struct session *session, json_t *message);                      /* control thread; steals message */
-void session_answer(struct session *session, const json_t *id, json_t *message);  /* the same; nothing without an id */
-void session_mail(struct session *session, json_t *message);                      /* any thread; steals message */
-struct mail *session_letter(struct session *session, json_t *message);            /* steals message. NULL: no memory */
+bool session_same_key(const struct session *a, const struct session *b);
+void session_send(struct session *session, json_t *message);                     /* control thread; steals message */
+void session_answer(struct session *session, const json_t *id, json_t *message); /* the same; nothing without an id */
+void session_mail(struct session *session, json_t *message);                     /* any thread; steals message */
+struct mail *session_letter(struct session *session, json_t *message);           /* steals message. NULL: no memory */
 
 /* methods.c: one line from a client. Control thread. */
 void methods_handle(struct session *session, const char *line, size_t length);

@@ -6,8 +6,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "lease/key_file.h"
 #include "lease/lock_order.h"
+#include "lease/remote.h"
 #include "lease/service_private.h"
+#include "lease/tls.h"
 
 #define ACCEPT_PAUSE_US 100000u /* when there are no file descriptors */
 
@@ -32,7 +35,9 @@ static void session_close(struct work *work)
         service->config.layout->close(service->config.fs, file->inode);
         free(file);
     }
-    free((void *)session->who.groups);
+    if (!session->key)
+        free((void *)session->who.groups);
+    client_key_unref(session->key);
     free(session->client);
     free(session->in);
     free(session->out);
@@ -56,8 +61,13 @@ struct session *session_find(struct lease_service *service, uint64_t session_id)
     return session;
 }
 
+bool session_same_key(const struct session *a, const struct session *b)
+{
+    return a->key && b->key && strcmp(a->key->name, b->key->name) == 0;
+}
+
 /* The client is gone: its leases go the way of a return, fence first (I6). */
-static void session_end(struct session *session)
+void session_end(struct session *session)
 {
     struct lease_service *service = session->service;
 
@@ -66,6 +76,11 @@ static void session_end(struct session *session)
     atomic_store(&session->ended, true);
     session->io = sd_event_source_disable_unref(session->io);
     session->timeout = sd_event_source_disable_unref(session->timeout);
+    if (session->tls) {
+        gnutls_bye(session->tls, GNUTLS_SHUT_WR); /* as far as the socket takes it */
+        gnutls_deinit(session->tls);
+        session->tls = NULL;
+    }
     close(session->fd);
     session->fd = -1;
     *session->prev = session->next;
@@ -85,16 +100,30 @@ void session_end_all(struct lease_service *service)
 
 /* ---- output ---- */
 
+/* Bytes, or a negative errno; -EAGAIN: not now. */
+static ssize_t send_some(struct session *session, const char *bytes, size_t length)
+{
+    ssize_t sent;
+
+    if (session->tls) {
+        /* GnuTLS has the record that it could not send and only wants to be asked again. */
+        sent = session->tls_stuck ? tls_send(session->tls, NULL, 0) : tls_send(session->tls, bytes, length);
+        session->tls_stuck = sent == -EAGAIN;
+        return sent;
+    }
+    do
+        sent = send(session->fd, bytes, length, MSG_NOSIGNAL | MSG_DONTWAIT);
+    while (sent < 0 && errno == EINTR);
+    return sent < 0 ? -errno : sent;
+}
+
 static int flush_output(struct session *session)
 {
     while (session->out_sent < session->out_length) {
-        ssize_t sent = send(session->fd, session->out + session->out_sent, session->out_length - session->out_sent,
-                            MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t sent = send_some(session, session->out + session->out_sent, session->out_length - session->out_sent);
 
-        if (sent < 0 && errno == EINTR)
-            continue;
         if (sent < 0)
-            return errno == EAGAIN ? sd_event_source_set_io_events(session->io, EPOLLIN | EPOLLOUT) : -errno;
+            return sent == -EAGAIN ? sd_event_source_set_io_events(session->io, EPOLLIN | EPOLLOUT) : (int)sent;
         session->out_sent += (size_t)sent;
     }
     session->out_sent = session->out_length = 0;
@@ -202,15 +231,25 @@ static void handle_lines(struct session *session)
     memmove(session->in, start, session->in_length);
 }
 
+static ssize_t receive_some(struct session *session, char *buffer, size_t size)
+{
+    ssize_t got;
+
+    if (session->tls)
+        return tls_receive(session->tls, buffer, size);
+    got = recv(session->fd, buffer, size, MSG_DONTWAIT);
+    return got < 0 ? -errno : got;
+}
+
 static int read_input(struct session *session)
 {
-    ssize_t got =
-        recv(session->fd, session->in + session->in_length, LEASEFS_MAX_MESSAGE - session->in_length, MSG_DONTWAIT);
+    ssize_t got = receive_some(session, session->in + session->in_length, LEASEFS_MAX_MESSAGE - session->in_length);
 
     if (got == 0)
         return -ECONNRESET;
     if (got < 0)
-        return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+        return got == -EAGAIN || got == -EINTR ? 0 : (int)got;
+    session->heard_at_ns = service_now_ns();
     session->in_length += (size_t)got;
     handle_lines(session);
     if (session->in_length == LEASEFS_MAX_MESSAGE) {
@@ -230,27 +269,49 @@ static int on_io(sd_event_source *source, int fd, uint32_t events, void *arg)
     session_ref(session); /* a line may end the session */
     if (events & EPOLLOUT)
         error = flush_output(session);
-    if (error >= 0 && (events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
+    if (error >= 0 && (events & (EPOLLIN | EPOLLHUP | EPOLLERR))) {
         error = read_input(session);
+        /* What is decrypted already makes no descriptor readable. At most the rest of one record. */
+        while (error >= 0 && session->tls && gnutls_record_check_pending(session->tls))
+            error = read_input(session);
+    }
     if (error < 0)
         session_end(session);
     session_unref(session);
     return 0;
 }
 
-static int on_open_timeout(sd_event_source *source, uint64_t usec, void *arg)
+static bool has_requests(struct session *session)
+{
+    bool any;
+
+    pthread_mutex_lock(&session->requests_lock);
+    any = session->n_requests > 0;
+    pthread_mutex_unlock(&session->requests_lock);
+    return any;
+}
+
+/* No session by now; or, of a remote client: nothing heard for long. */
+static int on_silence(sd_event_source *source, uint64_t usec, void *arg)
 {
     struct session *session = arg;
+    uint64_t idle_us, silent_us = (service_now_ns() - session->heard_at_ns) / 1000;
 
-    (void)source, (void)usec;
-    if (!session->opened)
+    (void)usec;
+    if (session->opened && !session->key)
+        return 0;
+    idle_us = session->key ? remote_idle_us(session->service->remote) : 0;
+    if (!session->opened || (silent_us >= idle_us && !has_requests(session))) {
         session_end(session);
-    return 0;
+        return 0;
+    }
+    sd_event_source_set_time_relative(source, silent_us < idle_us ? idle_us - silent_us : idle_us);
+    return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 }
 
 /* ---- accepting ---- */
 
-static int identify(struct session *session)
+static int identify_by_socket(struct session *session)
 {
     struct ucred peer;
     socklen_t length = sizeof(peer);
@@ -275,14 +336,30 @@ static int identify(struct session *session)
     return 0;
 }
 
-static int session_new(struct lease_service *service, int fd)
+static int identify_by_key(struct session *session, struct client_key *key)
+{
+    socklen_t length = sizeof(session->reached);
+
+    if (getsockname(session->fd, (struct sockaddr *)&session->reached, &length))
+        return -errno;
+    session->who = (struct lease_credentials){.uid = key->uid,
+                                              .gid = key->gid,
+                                              .n_groups = key->n_groups,
+                                              .groups = key->groups,
+                                              .confined = true,
+                                              .n_exports = key->n_exports,
+                                              .exports = key->exports};
+    return 0;
+}
+
+int session_new(struct lease_service *service, const struct session_peer *peer)
 {
     struct session *session = calloc(1, sizeof(*session));
     int error = -ENOMEM;
 
     if (!session)
         return -ENOMEM;
-    session->fd = fd;
+    session->fd = peer->fd;
     session->service = service;
     session->close.run = session_close;
     atomic_init(&session->refs, 1);
@@ -291,18 +368,20 @@ static int session_new(struct lease_service *service, int fd)
     session->in = malloc(LEASEFS_MAX_MESSAGE);
     if (!session->in)
         goto undo;
-    error = identify(session);
+    error = peer->key ? identify_by_key(session, peer->key) : identify_by_socket(session);
     if (error)
         goto undo;
-    error = sd_event_add_io(service->loop, &session->io, fd, EPOLLIN, on_io, session);
+    error = sd_event_add_io(service->loop, &session->io, session->fd, EPOLLIN, on_io, session);
     if (error < 0)
         goto undo;
     error = sd_event_add_time_relative(service->loop, &session->timeout, CLOCK_MONOTONIC, SESSION_OPEN_TIMEOUT_US, 0,
-                                       on_open_timeout, session);
+                                       on_silence, session);
     if (error < 0)
         goto undo;
     session->id = ++service->last_session_id;
-    session->opened_at_ns = service_now_ns();
+    session->opened_at_ns = session->heard_at_ns = service_now_ns();
+    session->tls = peer->tls;
+    session->key = peer->key;
     session->next = service->sessions;
     session->prev = &service->sessions;
     if (session->next)
@@ -314,7 +393,8 @@ static int session_new(struct lease_service *service, int fd)
 
 undo:
     sd_event_source_disable_unref(session->io);
-    free((void *)session->who.groups);
+    if (!peer->key)
+        free((void *)session->who.groups);
     free(session->in);
     pthread_mutex_destroy(&session->requests_lock);
     free(session);
@@ -336,21 +416,28 @@ int session_accept(sd_event_source *source, int fd, uint32_t events, void *arg)
 {
     struct lease_service *service = arg;
     int client = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    struct session_peer peer = {.fd = client};
 
     (void)events;
-    if (client < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)) {
-        /* The connection stays in the queue and the socket readable: asking at once again would go on for ever. */
+    if (client < 0 && session_accept_pauses(service))
         sd_event_source_set_enabled(source, SD_EVENT_OFF);
-        sd_event_source_set_time_relative(service->accept_again, ACCEPT_PAUSE_US);
-        sd_event_source_set_enabled(service->accept_again, SD_EVENT_ONESHOT);
-    }
     if (client < 0)
         return 0;
     if (service->n_sessions >= LEASEFS_MAX_SESSIONS)
         turn_away(client);
-    else if (session_new(service, client) < 0)
+    else if (session_new(service, &peer) < 0)
         close(client);
     return 0;
+}
+
+bool session_accept_pauses(struct lease_service *service)
+{
+    if (errno != EMFILE && errno != ENFILE && errno != ENOMEM && errno != ENOBUFS)
+        return false;
+    /* The connection stays in the queue and the socket readable: asking at once again would go on for ever. */
+    sd_event_source_set_time_relative(service->accept_again, ACCEPT_PAUSE_US);
+    sd_event_source_set_enabled(service->accept_again, SD_EVENT_ONESHOT);
+    return true;
 }
 
 int session_accept_again(sd_event_source *source, uint64_t usec, void *arg)
@@ -358,5 +445,6 @@ int session_accept_again(sd_event_source *source, uint64_t usec, void *arg)
     struct lease_service *service = arg;
 
     (void)source, (void)usec;
+    remote_accept_again(service->remote);
     return sd_event_source_set_enabled(service->listen_source, SD_EVENT_ON);
 }

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "lease/key_file.h"
 #include "lease/service_private.h"
 
 #define MAP_EXTENTS 256 /* of one answer */
@@ -74,6 +75,25 @@ static json_t *counters_json(struct lease_table *table)
                      (json_int_t)n.downgraded);
 }
 
+/* A remote client is told of the sessions and leases of its own key, and of sums; the rest is others' business. */
+static bool may_see(const struct session *asking, const struct session *other)
+{
+    return !asking->key || session_same_key(asking, other);
+}
+
+static void hide_leases(struct session *asking, json_t *leases)
+{
+    struct lease_service *service = asking->service;
+
+    for (size_t i = json_array_size(leases); i-- > 0;) {
+        json_int_t id = json_integer_value(json_object_get(json_array_get(leases, i), "session"));
+        const struct session *holder = session_find(service, (uint64_t)id);
+
+        if (!holder || !may_see(asking, holder))
+            json_array_remove(leases, i);
+    }
+}
+
 /* The list of sessions is the control thread's: it finishes the answer. */
 struct status_mail {
     struct mail mail;
@@ -81,18 +101,31 @@ struct status_mail {
     json_t *status;
 };
 
+static json_t *session_json(const struct session *s, uint64_t now_ns)
+{
+    json_t *json = json_pack("{s:I, s:s*, s:I, s:I, s:I}", "session", (json_int_t)s->id, "client", s->client, "uid",
+                             (json_int_t)s->who.uid, "pid", (json_int_t)s->who.pid, "age_ms",
+                             (json_int_t)((now_ns - s->opened_at_ns) / 1000000));
+
+    if (json && s->key)
+        json_object_set_new(json, "key", json_string(s->key->name));
+    return json;
+}
+
 static void deliver(struct mail *mail)
 {
     struct status_mail *m = container(mail, struct status_mail, mail);
-    struct lease_service *service = m->request->session->service;
+    struct session *asking = m->request->session;
+    struct lease_service *service = asking->service;
     json_t *array = json_array();
     uint64_t now_ns = service_now_ns();
 
     for (struct session *s = service->sessions; s; s = s->next)
-        json_array_append_new(array, json_pack("{s:I, s:s*, s:I, s:I, s:I}", "session", (json_int_t)s->id, "client",
-                                               s->client, "uid", (json_int_t)s->who.uid, "pid", (json_int_t)s->who.pid,
-                                               "age_ms", (json_int_t)((now_ns - s->opened_at_ns) / 1000000)));
+        if (may_see(asking, s))
+            json_array_append_new(array, session_json(s, now_ns));
     json_object_set_new(m->status, "sessions", array);
+    if (asking->key)
+        hide_leases(asking, json_object_get(m->status, "leases"));
     request_result(m->request, m->status);
     free(m);
 }
@@ -114,7 +147,7 @@ void status_step(struct request *request)
         request_fail(request, -ENOMEM);
         return;
     }
-    if (c->exposure)
+    if (c->exposure && !request->session->key)
         json_object_set_new(status, "fabric", c->exposure->status(c->fabric));
     *m = (struct status_mail){.mail.deliver = deliver, .request = request, .status = status};
     mail_post(service, &m->mail);

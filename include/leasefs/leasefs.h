@@ -42,6 +42,11 @@ struct leasefs_session_options {
     const char *client;  /* a name for the server's status and log; NULL: the program's name */
     unsigned depth;      /* work requests in flight, 1..1024; 0: 16 */
     size_t chunk;        /* bytes of one work request in large transfers; 0: 1 MiB */
+
+    /* Another host's server, by TCP with TLS 1.3: HOST or HOST:PORT, numeric IPv6 addresses in brackets. NULL: the
+     * Unix socket `control`. key: the file with this client's key (`leasectl key new`); NULL: $LEASEFS_KEY,
+     * else leasefs/key in $XDG_CONFIG_HOME or ~/.config, for root /etc/leasefs/key. */
+    const char *server, *key;
 };
 
 /* $XDG_RUNTIME_DIR/leasefs.sock for users, /run/leasefs.sock for root. Static storage. */

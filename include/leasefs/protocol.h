@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #define LEASEFS_PROTOCOL_VERSION 1
+#define LEASEFS_TCP_PORT         20149 /* default, of the control protocol over TLS */
 
 /* Requests. */
 #define LEASEFS_METHOD_SESSION "session" /* first on every connection; opens a session */

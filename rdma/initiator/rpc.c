@@ -5,21 +5,15 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/time.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #include "lease/lock_order.h"
+#include "rdma/initiator/channel.h"
 #include "rdma/initiator/clock.h"
 #include "rdma/initiator/error.h"
 #include <leasefs/protocol.h>
 
 struct rpc {
-    int fd;
-    char *path;
-
-    pthread_mutex_t send_lock;
+    struct channel *channel;
 
     pthread_mutex_t lock;
     pthread_cond_t ended;
@@ -32,85 +26,43 @@ struct rpc {
     size_t filled, size, scanned;
 };
 
-static int connect_socket(const char *path)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    struct timeval timeout = {.tv_sec = RPC_SEND_TIMEOUT_S};
-    int fd, status;
-
-    if (strlen(path) >= sizeof(address.sun_path))
-        return -ENAMETOOLONG;
-    strcpy(address.sun_path, path);
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return -errno;
-    if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ||
-        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout)) < 0) {
-        status = -errno;
-        close(fd);
-        return status;
-    }
-    return fd;
-}
-
-static int explain_connect(int status, const char *path)
-{
-    const char *remedy = "";
-
-    if (status == -ENOENT || status == -ECONNREFUSED)
-        remedy = " No leasefs serves there: mount one, or name its control socket (--control, -o control=).";
-    else if (status == -EACCES)
-        remedy = " The socket belongs to the user who mounted: ask as that user.";
-    return error_set(status, "control socket %s: %s.%s", path, strerror(-status), remedy);
-}
-
-int rpc_connect(const char *path, struct rpc **ret_rpc)
+int rpc_connect(const struct leasefs_session_options *options, struct rpc **ret_rpc)
 {
     struct rpc *rpc = calloc(1, sizeof(*rpc));
-    int status = -ENOMEM;
+    int status;
 
     if (!rpc)
         return error_set(-ENOMEM, "out of memory");
-    rpc->path = strdup(path);
-    if (!rpc->path)
-        goto undo_rpc;
-    rpc->fd = connect_socket(path);
-    if (rpc->fd < 0) {
-        status = rpc->fd;
-        goto undo_path;
+    if (options->server && *options->server)
+        status = channel_open_tls(options->server, options->key, &rpc->channel);
+    else
+        status = channel_open_unix(options->control, &rpc->channel);
+    if (status) {
+        free(rpc);
+        return status;
     }
-    pthread_mutex_init(&rpc->send_lock, NULL);
-    lock_rank(&rpc->send_lock, LOCK_RPC_SEND, 0);
     pthread_mutex_init(&rpc->lock, NULL);
     lock_rank(&rpc->lock, LOCK_RPC, 0);
     pthread_cond_init(&rpc->ended, NULL);
     rpc->next_id = 1;
     *ret_rpc = rpc;
     return 0;
-
-undo_path:
-    free(rpc->path);
-undo_rpc:
-    free(rpc);
-    return explain_connect(status, path);
 }
 
 void rpc_free(struct rpc *rpc)
 {
     if (!rpc)
         return;
-    close(rpc->fd);
+    channel_free(rpc->channel);
     pthread_cond_destroy(&rpc->ended);
     pthread_mutex_destroy(&rpc->lock);
-    pthread_mutex_destroy(&rpc->send_lock);
     free(rpc->input);
-    free(rpc->path);
     free(rpc);
 }
 
 int rpc_fd(const struct rpc *rpc)
 {
-    return rpc->fd;
+    return channel_fd(rpc->channel);
 }
 
 /* Adds the call to the list, so that a reply that comes at once finds it. */
@@ -147,30 +99,6 @@ static struct rpc_call *delist(struct rpc *rpc, int64_t id)
     return call;
 }
 
-static int send_all(struct rpc *rpc, const char *bytes, size_t length)
-{
-    int status = 0;
-
-    pthread_mutex_lock(&rpc->send_lock);
-    while (length) {
-        ssize_t sent = send(rpc->fd, bytes, length, MSG_NOSIGNAL);
-
-        if (sent < 0 && errno == EINTR)
-            continue;
-        if (sent < 0) {
-            status = -errno;
-            break;
-        }
-        bytes += sent;
-        length -= (size_t)sent;
-    }
-    /* A line cut short would garble the next one: the receiving thread sees the end and breaks the connection. */
-    if (status)
-        shutdown(rpc->fd, SHUT_RDWR);
-    pthread_mutex_unlock(&rpc->send_lock);
-    return status;
-}
-
 /* Steals params. The line ends with LF. */
 static char *format_request(int64_t id, const char *method, json_t *params)
 {
@@ -193,7 +121,7 @@ static int lost(struct rpc *rpc)
 {
     return error_set(-ENOTCONN,
                      "the control connection at %s was lost: the server ended it or stopped. Open a new session.",
-                     rpc->path);
+                     channel_name(rpc->channel));
 }
 
 int rpc_start(struct rpc *rpc, const char *method, json_t *params, struct rpc_call *call)
@@ -217,7 +145,7 @@ int rpc_start(struct rpc *rpc, const char *method, json_t *params, struct rpc_ca
         status = error_set(-EINVAL, "%s: the parameters are no text in UTF-8, or memory is short", method);
     else if (strlen(line) > LEASEFS_MAX_MESSAGE)
         status = error_set(-EMSGSIZE, "%s: the request is longer than %u bytes", method, LEASEFS_MAX_MESSAGE);
-    else if (send_all(rpc, line, strlen(line)))
+    else if (channel_send(rpc->channel, line, strlen(line)))
         status = lost(rpc);
     free(line);
     /* From the sending on the call may have ended and be gone. When the receiving thread was quicker to find out about
@@ -394,13 +322,11 @@ int rpc_receive(struct rpc *rpc, rpc_notify *notify, void *arg)
         status = make_room(rpc);
         if (status)
             break;
-        got = recv(rpc->fd, rpc->input + rpc->filled, rpc->size - rpc->filled, MSG_DONTWAIT);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+        got = channel_receive(rpc->channel, rpc->input + rpc->filled, rpc->size - rpc->filled);
+        if (got == -EAGAIN)
             return 0;
         if (got <= 0) {
-            status = got < 0 ? -errno : -ECONNRESET;
+            status = got < 0 ? (int)got : -ECONNRESET;
             break;
         }
         rpc->filled += (size_t)got;
@@ -408,7 +334,7 @@ int rpc_receive(struct rpc *rpc, rpc_notify *notify, void *arg)
         if (status)
             break;
     }
-    shutdown(rpc->fd, SHUT_RDWR);
+    channel_shut_down(rpc->channel);
     rpc_break(rpc);
     return status;
 }

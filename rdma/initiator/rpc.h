@@ -6,16 +6,16 @@
  * The control connection: requests go out from any thread, replies and notifications are read by one (the session's
  * thread, which calls rpc_receive()). A request is matched with its reply by its id.
  *
- * Locks, both leaves: `lock` guards the list of requests under way; `send_lock` keeps lines whole, and is the one lock
- * that is held across a system call (send, bounded by RPC_SEND_TIMEOUT_S).
+ * One lock, a leaf: it guards the list of requests under way. The bytes are channel.h's.
  */
 
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 
-#define RPC_SEND_TIMEOUT_S 10
-#define RPC_MAX_REPLY      (16u * 1024 * 1024) /* bytes of one line from the server: a status with every lease fits */
+#include <leasefs/leasefs.h>
+
+#define RPC_MAX_REPLY (16u * 1024 * 1024) /* bytes of one line from the server: a status with every lease fits */
 
 struct rpc;
 
@@ -41,8 +41,9 @@ struct rpc_call {
 
 typedef void rpc_notify(void *arg, const char *method, const json_t *params);
 
-/* Connects to a Unix socket. Sets the thread's error sentence. */
-int rpc_connect(const char *path, struct rpc **ret_rpc);
+/* Connects to the server that `options` name: by TLS, or at `control`, which is not NULL then. Sets the thread's error
+ * sentence. */
+int rpc_connect(const struct leasefs_session_options *options, struct rpc **ret_rpc);
 void rpc_free(struct rpc *rpc); /* no call may be under way; NULL is allowed */
 int rpc_fd(const struct rpc *rpc);
 

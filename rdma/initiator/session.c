@@ -231,6 +231,7 @@ int leasefs_session_open(const struct leasefs_session_options *options, struct l
 {
     const struct leasefs_session_options none = {0};
     struct leasefs_session *session = calloc(1, sizeof(*session));
+    struct leasefs_session_options where;
     pthread_condattr_t clock;
     int status;
 
@@ -252,7 +253,9 @@ int leasefs_session_open(const struct leasefs_session_options *options, struct l
     status = take_options(session, options);
     if (status)
         goto undo_session;
-    status = rpc_connect(options->control ? options->control : leasefs_default_control(), &session->rpc);
+    where = *options;
+    where.control = options->control ? options->control : leasefs_default_control();
+    status = rpc_connect(&where, &session->rpc);
     if (status)
         goto undo_session;
     status = start_thread(session);

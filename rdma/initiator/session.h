@@ -13,7 +13,7 @@
  *   conn->lock        work requests under way, bounce slots. Held across ibv_post_send, whose order is the list's
  *                     order; nothing else                                     (conn.c)
  *   conn->cm_lock     keeps rdma_disconnect and rdma_destroy_qp apart         (conn.c)
- *   rpc->lock, rpc->send_lock                                                 (rpc.h)
+ *   rpc->lock, channel->lock                                                  (rpc.h, channel.h)
  *
  * Threads. The session's own thread reads the control socket, runs callbacks, renews leases and watches the RDMA
  * connection for a disconnect. It never waits for a reply (it is the one that would read it) nor for a transfer:

@@ -55,7 +55,7 @@ int command_status(int argc, char **argv)
 
     if (argp_parse(&argp, argc, argv, 0, NULL, &arguments))
         return EXIT_USAGE;
-    return call_and_show(NULL, LEASEFS_METHOD_STATUS, NULL);
+    return call_and_show(NULL, NULL, LEASEFS_METHOD_STATUS, NULL);
 }
 
 int command_probe(int argc, char **argv)
@@ -68,7 +68,7 @@ int command_probe(int argc, char **argv)
 
     if (argp_parse(&argp, argc, argv, 0, NULL, &arguments))
         return EXIT_USAGE;
-    return call_and_show(NULL, LEASEFS_METHOD_PROBE, NULL);
+    return call_and_show(NULL, NULL, LEASEFS_METHOD_PROBE, NULL);
 }
 
 int command_revoke(int argc, char **argv)
@@ -85,7 +85,7 @@ int command_revoke(int argc, char **argv)
         return EXIT_USAGE;
     if (parse_number(arguments.words[0], 1, INT64_MAX, &id))
         return output_usage("'%s' is no lease: a number, as `leasectl status` shows it", arguments.words[0]);
-    return call_and_show(NULL, LEASEFS_METHOD_REVOKE, json_pack("{s:I}", "lease", (json_int_t)id));
+    return call_and_show(NULL, NULL, LEASEFS_METHOD_REVOKE, json_pack("{s:I}", "lease", (json_int_t)id));
 }
 
 int command_prepare(int argc, char **argv)
@@ -110,11 +110,16 @@ int command_prepare(int argc, char **argv)
     code = target_take(arguments.words[0], &target);
     if (code)
         return code;
-    code = call_and_show(target.control, LEASEFS_METHOD_PREPARE,
+    code = call_and_show(target.control, target.host, LEASEFS_METHOD_PREPARE,
                          json_pack("{s:s, s:I, s:I, s:s}", "path", target.path, "offset", (json_int_t)arguments.offset,
                                    "length", (json_int_t)arguments.length, "mode", arguments.write ? "write" : "read"));
     target_clear(&target);
     return code;
+}
+
+static bool differ(const char *a, const char *b)
+{
+    return a && b && strcmp(a, b);
 }
 
 int command_clone(int argc, char **argv)
@@ -138,13 +143,14 @@ int command_clone(int argc, char **argv)
         target_clear(&source);
         return code;
     }
-    if (source.control && destination.control && strcmp(source.control, destination.control))
+    if (differ(source.control, destination.control) || differ(source.host, destination.host))
         code = output_failure(-EXDEV, "%s and %s are on different servers: blocks cannot be shared", arguments.words[0],
                               arguments.words[1]);
     else if (target_complete(&destination, source.path))
         code = output_failure(-ENOMEM, "out of memory");
     else
-        code = call_and_show(source.control ? source.control : destination.control, LEASEFS_METHOD_CLONE,
+        code = call_and_show(source.control ? source.control : destination.control,
+                             source.host ? source.host : destination.host, LEASEFS_METHOD_CLONE,
                              json_pack("{s:s, s:s}", "source", source.path, "destination", destination.path));
     target_clear(&source);
     target_clear(&destination);

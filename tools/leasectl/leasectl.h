@@ -27,6 +27,8 @@ enum exit_code {
 /* Options that every command takes. */
 struct common {
     const char *control; /* NULL: the default, or that of the mounted leasefs a path lies on */
+    const char *server;  /* HOST[:PORT], by TLS; not with control */
+    const char *key;     /* file; NULL: the library's default */
     bool json;
 };
 extern struct common common;
@@ -44,6 +46,7 @@ int command_probe(int argc, char **argv);
 int command_revoke(int argc, char **argv);
 int command_prepare(int argc, char **argv);
 int command_clone(int argc, char **argv);
+int command_key(int argc, char **argv);
 
 /* ---- output.c: every line is flushed, so that a reader at a pipe sees it when it happens ---- */
 
@@ -69,10 +72,11 @@ int exit_code_of(int status);
 
 /* ---- session with the server of a target, or the default one ---- */
 
-/* 0 or, after saying why, an exit code. */
+/* 0 or, after saying why, an exit code. `control` and `host` are a target's (target.h), NULL where it has none. The
+ * command line says first who the server is, then the target, then $LEASEFS_SERVER; else it is the default socket's. */
 int open_session(const char *control, const char *host, struct leasefs_session **ret_session);
 
 /* One call whose answer is shown; returns an exit code. Steals params. */
-int call_and_show(const char *control, const char *method, json_t *params);
+int call_and_show(const char *control, const char *host, const char *method, json_t *params);
 
 #endif

@@ -125,17 +125,24 @@ int output_usage(const char *format, ...)
 
 int open_session(const char *control, const char *host, struct leasefs_session **ret_session)
 {
-    const struct leasefs_session_options options = {
-        .control = common.control ? common.control : control,
-        .host = host,
-        .client = "leasectl",
-    };
-    int status = leasefs_session_open(&options, ret_session);
+    struct leasefs_session_options options = {.client = "leasectl", .key = common.key};
+    int status;
+
+    if (common.control || common.server) {
+        options.control = common.control;
+        options.server = common.server;
+        options.host = host; /* only where the RDMA connection goes */
+    } else if (control) {
+        options.control = control;
+    } else {
+        options.server = host ? host : getenv("LEASEFS_SERVER");
+    }
+    status = leasefs_session_open(&options, ret_session);
 
     return status ? report(status, EXIT_NO_SERVER, leasefs_error(), leasefs_error_data()) : 0;
 }
 
-int call_and_show(const char *control, const char *method, json_t *params)
+int call_and_show(const char *control, const char *host, const char *method, json_t *params)
 {
     struct leasefs_session *session;
     char *text = params ? json_dumps(params, JSON_COMPACT) : NULL;
@@ -144,7 +151,7 @@ int call_and_show(const char *control, const char *method, json_t *params)
     int code, status;
 
     json_decref(params);
-    code = open_session(control, NULL, &session);
+    code = open_session(control, host, &session);
     if (code) {
         free(text);
         return code;

@@ -4,14 +4,16 @@
 
 /*
  * How a file on a server is named:
- *   HOST:/dir/file      RDMA address HOST ("[fe80::1]" for numeric IPv6 addresses)
- *   :/dir/file          the RDMA address that the server tells
+ *   HOST:/dir/file      on the server at HOST ("[2001:db8::1]" for numeric IPv6 addresses), asked by TLS; where
+ * --control or
+ *                       --server name the server, HOST is its RDMA address
+ *   :/dir/file          on the server that the command line or the environment names
  *   path/on/a/mount     a path on a mounted leasefs: the mount tells control socket and path
  *   /dir/file           otherwise: a path inside the filesystem
  */
 
 struct target {
-    char *host;    /* NULL: the one the server tells */
+    char *host;    /* NULL: none given */
     char *path;    /* inside the filesystem */
     char *control; /* NULL: not told by a mount */
 };
