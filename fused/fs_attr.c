@@ -235,24 +235,27 @@ int fs_setattr(struct fs *fs, uint64_t ino, const struct stat *attr, unsigned wh
                struct stat *ret_attr)
 {
     struct fs_inode *inode = inode_get(fs, ino);
-    int err;
+    uint64_t mark = space_mark(fs);
+    int64_t err;
 
     if (!inode)
         return -ESTALE;
-    inode_lock(inode);
-    err = check_kept(inode, what);
-    if (!err && (what & FS_SET_SIZE))
-        err = set_size(fs, inode, attr, waiter);
-    if (!err) {
-        if (what & FS_SET_KILL_PRIV)
-            inode_kill_priv(inode, true);
-        set_owner_and_mode(inode, attr, what);
-        set_times(inode, attr, what);
-        inode_stat(inode, ret_attr);
-    }
-    inode_unlock(inode);
+    do {
+        inode_lock(inode);
+        err = check_kept(inode, what);
+        if (!err && (what & FS_SET_SIZE))
+            err = set_size(fs, inode, attr, waiter);
+        if (!err) {
+            if (what & FS_SET_KILL_PRIV)
+                inode_kill_priv(inode, true);
+            set_owner_and_mode(inode, attr, what);
+            set_times(inode, attr, what);
+            inode_stat(inode, ret_attr);
+        }
+        inode_unlock(inode);
+    } while (space_again(fs, &mark, waiter, &err));
     inode_put(fs, inode);
-    return err;
+    return (int)err;
 }
 
 int fs_statfs(struct fs *fs, struct statvfs *ret_stat)

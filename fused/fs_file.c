@@ -135,15 +135,20 @@ int64_t fs_write(struct fs *fs, uint64_t ino, uint64_t offset, const void *bytes
 {
     struct fs_inode *inode;
     int64_t done = check_range(offset, length);
+    uint64_t mark;
 
     if (done)
         return done;
     done = get_file(fs, ino, &inode);
     if (done)
         return done;
-    if (length > 0) {
-        done = overwrite_shared(inode, offset, bytes, length);
-        done = done ? write_exclusive(fs, inode, offset, bytes, length, kill_priv, waiter) : (int64_t)length;
+    if (length > 0 && overwrite_shared(inode, offset, bytes, length) == 0) {
+        done = (int64_t)length;
+    } else if (length > 0) {
+        mark = space_mark(fs);
+        do
+            done = write_exclusive(fs, inode, offset, bytes, length, kill_priv, waiter);
+        while (space_again(fs, &mark, waiter, &done));
     }
     inode_put(fs, inode);
     return done;
@@ -253,6 +258,8 @@ int fs_fallocate(struct fs *fs, uint64_t ino, int mode, uint64_t offset, uint64_
 {
     struct fs_inode *inode;
     bool killed = false;
+    uint64_t mark;
+    int64_t done;
     int err;
 
     if (!mode_known(mode))
@@ -265,16 +272,19 @@ int fs_fallocate(struct fs *fs, uint64_t ino, int mode, uint64_t offset, uint64_
     err = get_file(fs, ino, &inode);
     if (err)
         return err == -EISDIR ? err : -ENODEV;
-    inode_lock(inode);
-    err = fallocate_locked(fs, inode, mode, offset, length, waiter);
-    if (!err) {
-        killed = inode_kill_priv(inode, kill_priv);
-        inode_data_changed(inode);
-    }
-    inode_unlock(inode);
+    mark = space_mark(fs);
+    do {
+        inode_lock(inode);
+        done = fallocate_locked(fs, inode, mode, offset, length, waiter);
+        if (!done) {
+            killed = inode_kill_priv(inode, kill_priv);
+            inode_data_changed(inode);
+        }
+        inode_unlock(inode);
+    } while (space_again(fs, &mark, waiter, &done));
     tell_mode(fs, inode, killed);
     inode_put(fs, inode);
-    return err;
+    return (int)done;
 }
 
 int64_t fs_seek(struct fs *fs, uint64_t ino, uint64_t offset, int whence)
@@ -343,6 +353,7 @@ int64_t fs_copy(struct fs *fs, uint64_t src_ino, uint64_t src_offset, uint64_t d
 {
     struct fs_inode *src, *dst;
     bool killed = false;
+    uint64_t mark = space_mark(fs);
     int64_t done = get_file(fs, src_ino, &src);
 
     if (done)
@@ -350,9 +361,11 @@ int64_t fs_copy(struct fs *fs, uint64_t src_ino, uint64_t src_offset, uint64_t d
     done = get_file(fs, dst_ino, &dst);
     if (done)
         goto out_src;
-    inode_lock_set(src, dst, NULL, NULL);
-    done = copy_locked(fs, src, src_offset, dst, dst_offset, length, kill_priv, waiter, &killed);
-    inode_unlock_set(src, dst, NULL, NULL);
+    do {
+        inode_lock_set(src, dst, NULL, NULL);
+        done = copy_locked(fs, src, src_offset, dst, dst_offset, length, kill_priv, waiter, &killed);
+        inode_unlock_set(src, dst, NULL, NULL);
+    } while (space_again(fs, &mark, waiter, &done));
     tell_mode(fs, dst, killed);
     inode_put(fs, dst);
 out_src:

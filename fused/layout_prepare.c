@@ -18,14 +18,22 @@ static int prepare_doors(struct fs *fs, struct fs_inode *inode, struct lease_ran
     return err;
 }
 
+static int64_t prepare_locked(struct fs *fs, struct fs_inode *inode, struct lease_range range, bool exclusive,
+                              bool extend, struct lease_waiter *waiter)
+{
+    int err = prepare_doors(fs, inode, range, exclusive, extend, waiter);
+
+    return err ? err : file_data_prepare(inode->data, range, exclusive, extend);
+}
+
 int layout_prepare(void *arg, uint64_t ino, struct lease_range range, bool exclusive, bool extend,
                    struct lease_waiter *waiter)
 {
     struct fs *fs = arg;
     struct fs_inode *inode;
+    uint64_t size, mark;
     bool grown = false;
-    uint64_t size;
-    int err;
+    int64_t err;
 
     if (fs->read_only)
         return -EROFS;
@@ -34,19 +42,20 @@ int layout_prepare(void *arg, uint64_t ino, struct lease_range range, bool exclu
     err = inode_get_type(fs, ino, S_IFREG, &inode);
     if (err)
         return err;
-    inode_lock(inode);
-    size = file_data_size(inode->data);
-    err = prepare_doors(fs, inode, range, exclusive, extend, waiter);
-    if (!err)
-        err = file_data_prepare(inode->data, range, exclusive, extend);
-    grown = file_data_size(inode->data) != size;
-    if (grown)
-        inode_data_changed(inode);
-    inode_unlock(inode);
+    mark = space_mark(fs);
+    do {
+        inode_lock(inode);
+        size = file_data_size(inode->data);
+        err = prepare_locked(fs, inode, range, exclusive, extend, waiter);
+        grown = file_data_size(inode->data) != size;
+        if (grown)
+            inode_data_changed(inode);
+        inode_unlock(inode);
+    } while (space_again(fs, &mark, waiter, &err));
     inode_put(fs, inode);
     if (grown)
         cache_forget_attr(fs, ino);
-    return err;
+    return (int)err;
 }
 
 /* Gives dst the bytes of src; both locked. What dst had is returned in *ret_old, to be freed without locks. The new
@@ -82,15 +91,18 @@ static int clone_locked(struct fs *fs, struct fs_inode *src, struct fs_inode *ds
 static int clone_inode(struct fs *fs, struct fs_inode *src, struct fs_inode *dst, struct lease_waiter *waiter)
 {
     struct file_data *old = NULL;
-    int err;
+    uint64_t mark = space_mark(fs);
+    int64_t err;
 
     if (src == dst)
         return -EINVAL;
-    inode_lock_set(src, dst, NULL, NULL);
-    err = clone_locked(fs, src, dst, waiter, &old);
-    inode_unlock_set(src, dst, NULL, NULL);
+    do {
+        inode_lock_set(src, dst, NULL, NULL);
+        err = clone_locked(fs, src, dst, waiter, &old);
+        inode_unlock_set(src, dst, NULL, NULL);
+    } while (space_again(fs, &mark, waiter, &err));
     file_data_free(old);
-    return err;
+    return (int)err;
 }
 
 static int clone_onto(struct fs *fs, struct fs_inode *src, struct fs_inode *dst, const struct lease_credentials *who,

@@ -40,19 +40,22 @@ static int check_lease(struct lease *lease)
         for (const struct lease_place *p = lease->inode->places; p; p = p->next)
             REQUIRE(!p->parked || !lease_blocks_place(lease, p), "I10: parked for a lease that is not recalled");
     REQUIRE(!lease->courtesy || lease->state == LEASE_ACTIVE, "courtesy for a lease that is wanted or over");
-    REQUIRE((lease->deadline_ns == NO_DEADLINE) == (lease->state == LEASE_GRANTING || lease->overrun),
-            "a deadline where none belongs, or none where one does");
+    REQUIRE(
+        (lease->deadline_ns == NO_DEADLINE) ==
+            (lease->state == LEASE_GRANTING ? !lease->cut || !lease->recall_by_ns || lease->doomed : lease->overrun),
+        "a deadline where none belongs, or none where one does");
     return 0;
 }
 
 static int check(struct lease_table *table)
 {
-    size_t leases = 0, places = 0;
+    size_t leases = 0, places = 0, fencing = 0;
     uint64_t bytes = 0;
 
     for (struct lease *lease = lease_lowest(table); lease; lease = lease_after(lease)) {
         leases++;
         bytes += lease->node.range.length;
+        fencing += lease->state == LEASE_FENCING;
         if (lease->state == LEASE_QUARANTINED) {
             REQUIRE(!lease->session && !lease->inode, "a quarantined lease can still conflict");
             continue;
@@ -61,6 +64,11 @@ static int check(struct lease_table *table)
             return -EUCLEAN;
     }
     REQUIRE(leases == table->n_leases, "count of leases");
+    REQUIRE(fencing == table->n_fencing, "count of fences");
+    REQUIRE(fencing || !table->space, "somebody waits for space that no fence will give");
+    for (const struct lease_waiter *w = table->space; w; w = w->space_next)
+        REQUIRE(*w->space_prev == w && (!w->space_next || w->space_until_ns <= w->space_next->space_until_ns),
+                "who waits for space is out of order");
     REQUIRE(bytes == table->bytes, "count of bytes");
     for (struct lease_owner *owner = table->owners; owner; owner = owner->hh.next) {
         leases -= owner->count;

@@ -16,7 +16,7 @@
 
 /* A piece keeps what it was told and what was asked of it. Somebody who waits for it is found when it is committed;
  * the deadline goes on, or a holder could put it off by giving back block after block (I4). */
-static void inherit(struct lease *piece, const struct lease *from)
+static void inherit(struct lease_table *table, struct lease *piece, const struct lease *from)
 {
     struct lease_range range = piece->node.range, wanted = range_common(from->wanted, range);
     bool recalled = from->state == LEASE_RECALLED;
@@ -25,6 +25,7 @@ static void inherit(struct lease *piece, const struct lease *from)
     piece->recalled_by_try = from->recalled_by_try && recalled && wanted.length;
     piece->recall_by_ns = recalled ? from->recall_deadline_ns : 0;
     piece->wanted = wanted;
+    lease_set_deadline(table, piece);
 }
 
 static int may_cut(const struct lease_table *table, const struct lease *lease, const struct lease_cut *cut,
@@ -61,11 +62,11 @@ static int cut_it(struct lease_table *table, struct lease *lease, struct lease_c
     }
     lease_narrow(table, lease, pieces[0]);
     lease_keep(table, lease);
-    inherit(lease, &old);
+    inherit(table, lease, &old);
     lease->mode = cut->mode;
     if (second) {
         second->cut = true;
-        inherit(second, &old);
+        inherit(table, second, &old);
         second->mode = cut->mode;
     }
     table->total.parts += cut->part.length > 0;

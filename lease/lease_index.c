@@ -63,6 +63,7 @@ static uint64_t deadline_of(const struct lease_table *table, const struct lease 
     case LEASE_FENCING:
         return lease->overrun ? NO_DEADLINE : lease->fence_overrun_ns;
     case LEASE_GRANTING:
+        return lease->cut && lease->recall_by_ns && !lease->doomed ? lease->recall_by_ns : NO_DEADLINE;
     case LEASE_QUARANTINED:
         break;
     }
@@ -295,6 +296,7 @@ void lease_destroy(struct lease_table *table, struct lease *lease)
     if (lease->deadline_ns != NO_DEADLINE)
         RB_REMOVE(lease_deadlines, &table->deadlines, lease);
     RB_REMOVE(lease_ids, &table->ids, lease);
+    table->n_fencing -= lease->state == LEASE_FENCING;
     lease->owner->count--;
     lease->owner->bytes -= lease->node.range.length;
     owner_put(table, lease->owner);

@@ -7,6 +7,7 @@
 
 #include <bsd/sys/tree.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <uthash.h>
 
@@ -78,8 +79,10 @@ struct lease_table {
     struct lease_owner *owners;
     uint64_t bytes; /* of all leases' ranges */
     uint64_t last_id, last_ticket;
-    size_t n_leases, n_places;
-    struct lease_counts total; /* the counters since the start */
+    size_t n_leases, n_places, n_fencing;
+    struct lease_waiter *space;    /* who waits for it, by the end of their time */
+    _Atomic uint64_t fences_ended; /* written under the lock */
+    struct lease_counts total;     /* the counters since the start */
 };
 
 /* lease_index.c: finding, adding and removing. */
@@ -109,6 +112,7 @@ void lease_recall(struct lease_table *table, struct lease *lease, struct lease_r
 void lease_orphan(struct lease_table *table, struct lease *lease, struct lease_range range);
 void lease_cancel_recall(struct lease_table *table, struct lease *lease);
 void lease_keep(struct lease_table *table, struct lease *lease);
+void lease_doom(struct lease_table *table, struct lease *lease); /* GRANTING; commit will fail */
 void lease_fence_remnant(struct lease_table *table, struct lease *remnant,
                          uint64_t now_ns); /* a new lease, see lease_cut.c */
 void lease_start_fence(struct lease_table *table, struct lease *lease, enum lease_end_reason reason, uint64_t now_ns);
@@ -139,6 +143,12 @@ static inline void lease_table_lock(struct lease_table *table)
     pthread_mutex_lock(&table->lock);
 }
 
+/* lease_space.c */
+void space_leave(struct lease_waiter *waiter); /* no-op for who does not wait there */
+void space_fence_ended(struct lease_table *table);
+void space_tick(struct lease_table *table, uint64_t now_ns);
+uint64_t space_deadline(const struct lease_table *table);
+
 /* lease_check.c. Aborts the process in LEASEFS_CHECK builds when an invariant is broken. */
 void lease_check_edge(struct lease_table *table);
 
@@ -151,6 +161,13 @@ static inline void lease_table_unlock(struct lease_table *table)
 static inline uint64_t later(uint64_t now_ns, uint64_t by_ns)
 {
     return by_ns >= NO_DEADLINE - 1 - now_ns ? NO_DEADLINE - 1 : now_ns + by_ns;
+}
+
+/* A piece of a cut that will not be exposed again: only its remnant is in anybody's way, and it itself in that of other
+ * leases. */
+static inline bool lease_is_lost(const struct lease *lease)
+{
+    return lease->state == LEASE_GRANTING && lease->cut && lease->doomed;
 }
 
 static inline struct lease *lease_of(struct lease_tree_node *node)

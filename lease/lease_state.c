@@ -106,8 +106,10 @@ void lease_recall(struct lease_table *table, struct lease *lease, struct lease_r
         set_state(table, lease, LEASE_RECALLED);
         table->total.recalls++;
     } else if (lease->state != LEASE_RECALLED || !more) {
-        if (lease->cut && !lease->recall_by_ns)
+        if (lease->cut && !lease->recall_by_ns) {
             lease->recall_by_ns = later(now_ns, table->limits.recall_timeout_ns);
+            lease_set_deadline(table, lease);
+        }
         return;
     }
     lease->sequence++;
@@ -120,7 +122,8 @@ void lease_orphan(struct lease_table *table, struct lease *lease, struct lease_r
         return;
     lease->sequence++;
     table->total.orphaned++;
-    lease_post(table, lease, LEASE_EVENT_ORPHANED);
+    if (lease->state != LEASE_GRANTING) /* else lease_commit() tells */
+        lease_post(table, lease, LEASE_EVENT_ORPHANED);
 }
 
 void lease_cancel_recall(struct lease_table *table, struct lease *lease)
@@ -162,10 +165,19 @@ void lease_start_fence(struct lease_table *table, struct lease *lease, enum leas
     lease->sequence++;
     lease->fence_overrun_ns = later(now_ns, table->limits.fence_bound_ns);
     set_state(table, lease, LEASE_FENCING);
+    table->n_fencing++;
     count_end(&table->total, lease);
     lease_post(table, lease, LEASE_EVENT_FENCE);
     /* Operations that only drop blocks need not wait for the fence: detach suffices. */
     waiters_wake(table, lease->inode);
+}
+
+void lease_doom(struct lease_table *table, struct lease *lease)
+{
+    lease->doomed = true;
+    lease_set_deadline(table, lease);
+    if (lease->cut) /* it is never exposed again: what remote access there is, is the remnant's */
+        waiters_wake(table, lease->inode);
 }
 
 void lease_fence_remnant(struct lease_table *table, struct lease *remnant, uint64_t now_ns)
@@ -193,6 +205,7 @@ void lease_quarantine(struct lease_table *table, struct lease *lease)
     struct lease_inode *entry = lease->inode;
 
     set_state(table, lease, LEASE_QUARANTINED);
+    table->n_fencing--;
     lease_unlink(table, lease);
     waiters_wake(table, entry);
     lease_inode_put(table, entry);

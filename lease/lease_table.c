@@ -93,7 +93,7 @@ static void op_orphans(struct lease_table *table, struct lease_inode *entry, str
     if (op == LEASE_OP_SHARE)
         return; /* a copy is made; the lease stays on the file's own */
     FOR_EACH_OVERLAP(lease, entry, range)
-    if (lease->state == LEASE_ACTIVE || lease->state == LEASE_RECALLED)
+    if (lease->state == LEASE_ACTIVE || lease->state == LEASE_RECALLED || lease->cut)
         lease_orphan(table, lease, range);
 }
 
@@ -177,6 +177,7 @@ void lease_waiter_abandon(struct lease_table *table, struct lease_waiter *waiter
     if (waiter_is_parked(waiter)) {
         for (int i = 0; i < LEASE_WAITER_PLACES; i++)
             waiter->places[i].parked = false;
+        space_leave(waiter);
         waiter->resume(waiter);
     }
     lease_table_unlock(table);
@@ -313,6 +314,7 @@ static void get_info(const struct lease *lease, struct lease_info *info)
         .granted_at_ns = lease->granted_at_ns,
         .expires_at_ns = lease->expires_at_ns,
         .courtesy = lease->courtesy,
+        .lost = lease_is_lost(lease),
         .recall_deadline_ns = lease->state == LEASE_RECALLED ? lease->recall_deadline_ns : 0,
         .policy = lease->policy,
         .orphaned = lease->orphaned,
@@ -412,7 +414,7 @@ static int begin_end(struct lease_table *table, struct lease *lease, enum lease_
 {
     switch (lease->state) {
     case LEASE_GRANTING:
-        lease->doomed = true;
+        lease_doom(table, lease);
         return 0;
     case LEASE_ACTIVE:
     case LEASE_RECALLED:
@@ -478,13 +480,32 @@ void lease_fenced(struct lease_table *table, uint64_t lease_id, bool proven, uin
             end(table, lease);
         else
             lease_quarantine(table, lease);
+        space_fence_ended(table);
     }
     lease_table_unlock(table);
 }
 
+/* A kept piece is not exposed yet, and its time is over, if somebody still waits for it. */
+static void tick_granting(struct lease_table *table, struct lease *lease)
+{
+    bool wanted = lease->recalled_by_try;
+
+    for (const struct lease_place *p = lease->inode->places; p && !wanted; p = p->next)
+        wanted = lease_blocks_place(lease, p);
+    if (wanted) {
+        table->total.recall_timeouts++;
+        lease_doom(table, lease);
+        return;
+    }
+    lease->recall_by_ns = 0;
+    lease_set_deadline(table, lease);
+}
+
 static void tick_one(struct lease_table *table, struct lease *lease, uint64_t now_ns)
 {
-    if (lease->state == LEASE_FENCING)
+    if (lease->state == LEASE_GRANTING)
+        tick_granting(table, lease);
+    else if (lease->state == LEASE_FENCING)
         lease_overrun(table, lease);
     else if (lease->state == LEASE_RECALLED && lease->recall_deadline_ns <= now_ns)
         lease_start_fence(table, lease, LEASE_END_RECALL_TIMEOUT, now_ns);
@@ -501,6 +522,7 @@ void lease_tick(struct lease_table *table, uint64_t now_ns)
     lease_table_lock(table);
     while ((lease = lease_first_deadline(table)) && lease->deadline_ns <= now_ns)
         tick_one(table, lease, now_ns);
+    space_tick(table, now_ns);
     lease_table_unlock(table);
 }
 
@@ -512,6 +534,8 @@ uint64_t lease_next_deadline(struct lease_table *table)
     lease_table_lock(table);
     lease = lease_first_deadline(table);
     deadline_ns = lease ? lease->deadline_ns : UINT64_MAX;
+    if (space_deadline(table) < deadline_ns)
+        deadline_ns = space_deadline(table);
     lease_table_unlock(table);
     return deadline_ns;
 }

@@ -155,6 +155,8 @@ struct lease_waiter {
     /* The table's own, guarded by its lock. */
     struct lease_place places[LEASE_WAITER_PLACES]; /* an operation may ask for several ranges, of two files */
     enum lease_mode mode;                           /* of a lease request */
+    struct lease_waiter *space_next, **space_prev;  /* of those who wait for space; space_prev NULL: not among them */
+    uint64_t space_until_ns;                        /* so long at most; 0: it never did */
     bool cancelled;
     unsigned turn;   /* which place is given up when all are taken */
     uint64_t ticket; /* arrival order; 0: never parked */
@@ -184,6 +186,14 @@ void lease_op_end(struct lease_table *table, struct lease_waiter *waiter); /* no
  * recalls that only it waited for are cancelled and those leases live on. false: it is being resumed or was never
  * parked; the caller lets the resumed operation run. */
 bool lease_waiter_cancel(struct lease_table *table, struct lease_waiter *waiter, uint64_t now_ns);
+
+/* For an operation that found no space: blocks of leases that have ended are free after their fence. `mark` is what
+ * lease_space_mark() said before the operation looked for space.
+ * 0: a fence has ended since: try again. -EINPROGRESS: parked as by lease_op_begin(), until a fence ends, for
+ * lease_limits.fence_bound_ns at most over all tries of this waiter. -ENOSPC: no fence is running, its time is over, or
+ * `waiter` is NULL. -ECANCELED: abandoned. */
+uint64_t lease_space_mark(struct lease_table *table); /* takes no lock */
+int lease_space_wait(struct lease_table *table, uint64_t mark, uint64_t now_ns, struct lease_waiter *waiter);
 
 /* Whoever it was for is gone. Parked: resume is called now. From here on lease_op_begin() and lease_request() do not
  * park it, but return -ECANCELED. Thread-safe as long as the waiter exists. */
@@ -219,6 +229,7 @@ struct lease_info {
     uint32_t sequence; /* starts at 1, grows with each change of the lease that the holder is told of */
     uint64_t granted_at_ns, expires_at_ns;
     bool courtesy;               /* past its expiry, and not ended yet */
+    bool lost;                   /* a piece of a cut that will not be exposed again: no operation waits for it */
     uint64_t recall_deadline_ns; /* 0: none */
     struct lease_range wanted;   /* recalled: from the first to the last byte that somebody waits for */
     enum lease_policy policy;    /* 0: the file's */
@@ -245,7 +256,8 @@ int lease_return(struct lease_table *table, uint64_t session_id, uint64_t lease_
  * that is left (the lease itself, with a new sequence number), perhaps one on the second (a new one), both GRANTING
  * until they are exposed anew and committed, or aborted; and a remnant: all that the old access reached, FENCING. In
  * between nobody else is granted anything of it. A kept piece that is still wanted is recalled again when it is
- * committed; its deadline goes on. */
+ * committed; its deadline goes on. If that passes first, it is lost: no operation waits for it any more, and its commit
+ * fails. */
 struct lease_cut {
     struct lease_range part; /* to be given back: whole blocks in the lease's range; empty: nothing */
     enum lease_mode mode;    /* of what is kept: the lease's, or LEASE_READ */

@@ -11,7 +11,7 @@ static bool before_fence(const struct lease *lease)
 
 bool lease_conflicts_op(const struct lease *lease, enum lease_op op)
 {
-    if (lease->state == LEASE_QUARANTINED)
+    if (lease->state == LEASE_QUARANTINED || lease_is_lost(lease))
         return false;
     if (op == LEASE_OP_DROP)
         return before_fence(lease);
@@ -33,9 +33,9 @@ enum lease_policy lease_policy_between(const struct lease *lease, enum lease_pol
 
 bool lease_blocks_op(const struct lease *lease, enum lease_op op, enum lease_policy policy)
 {
-    /* Of a grant in progress nobody knows yet which blocks it will hold. */
-    return lease_conflicts_op(lease, op) &&
-           (lease_policy_between(lease, policy) != LEASE_POLICY_ORPHAN || lease->state == LEASE_GRANTING);
+    /* Of a grant in progress nobody knows yet which blocks it will hold; a piece of a cut has those of its remnant. */
+    return lease_conflicts_op(lease, op) && (lease_policy_between(lease, policy) != LEASE_POLICY_ORPHAN ||
+                                             (lease->state == LEASE_GRANTING && !lease->cut));
 }
 
 bool lease_blocks_request(const struct lease *lease, enum lease_mode mode)
@@ -60,7 +60,7 @@ bool waiter_is_parked(const struct lease_waiter *waiter)
     for (int i = 0; i < LEASE_WAITER_PLACES; i++)
         if (waiter->places[i].parked)
             return true;
-    return false;
+    return waiter->space_prev != NULL;
 }
 
 static void place_link(struct lease_table *table, struct lease_place *place, struct lease_inode *entry)
@@ -118,6 +118,7 @@ void waiter_unregister(struct lease_table *table, struct lease_waiter *waiter)
     /* First of all it stops waiting: freeing a place wakes those who may go on. */
     for (int i = 0; i < LEASE_WAITER_PLACES; i++)
         waiter->places[i].parked = false;
+    space_leave(waiter);
     for (int i = 0; i < LEASE_WAITER_PLACES; i++)
         place_free(table, &waiter->places[i]);
 }

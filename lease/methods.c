@@ -168,13 +168,15 @@ static void create_step(struct request *r)
         invalid(r, "create {path: absolute; size: bytes; mode: permission bits}");
         return;
     }
-    error = c->layout->create(c->fs, r->path, &r->session->who, (mode_t)permissions, &r->inode);
+    error = r->inode ? 0 : c->layout->create(c->fs, r->path, &r->session->who, (mode_t)permissions, &r->inode);
     if (error) {
         request_fail(r, error);
         return;
     }
-    if (r->size) /* nobody else knows the file: nothing to wait for */
-        error = c->layout->prepare(c->fs, r->inode, (struct lease_range){0, r->size}, true, true, NULL);
+    if (r->size) /* nobody else knows the file: there is nothing to wait for but space */
+        error = c->layout->prepare(c->fs, r->inode, (struct lease_range){0, r->size}, true, true, &r->waiter);
+    if (error == -EINPROGRESS)
+        return;
     if (!error)
         error = add_file(r->session, r->inode, &id);
     if (error) {

@@ -307,6 +307,75 @@ static void the_deadline_counts_from_the_change_not_from_the_new_exposure(void *
     lease_op_end(f->table, &writer.waiter);
 }
 
+/* I4 even if exposing the rest, or the fence before it, takes for ever. */
+static void a_piece_that_is_not_exposed_by_its_deadline_is_lost(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t id = lease_held(f, 1, FILE1, blocks(0, 16), LEASE_WRITE), remnant, other;
+    struct lease_cut c = cut_out(blocks(4, 4), LEASE_WRITE);
+    struct somebody puncher = somebody_new(), writer = somebody_new();
+    struct lease_info info;
+
+    remnant = cut(f, 1, id, &c);
+    assert_int_equal(begin(f, FILE1, blocks(0, 1), LEASE_OP_DROP, &puncher), -EINPROGRESS);
+    assert_int_equal(begin(f, FILE1, blocks(1, 1), LEASE_OP_REPLACE, &writer), -EINPROGRESS);
+    pass_time(f, 99 * MS);
+    assert_int_equal(puncher.resumed, 0);
+    pass_time(f, 1 * MS);
+    assert_int_equal(puncher.resumed, 1);
+    assert_int_equal(begin(f, FILE1, blocks(0, 1), LEASE_OP_DROP, &puncher), 0);
+    lease_op_end(f->table, &puncher.waiter);
+    assert_int_equal(begin(f, FILE1, blocks(1, 1), LEASE_OP_REPLACE, &writer), 0); /* the fence has overrun, too */
+    lease_op_end(f->table, &writer.waiter);
+    assert_true(info_of(f, id).lost);
+    assert_false(info_of(f, c.kept[1]).lost); /* nobody wants it */
+    assert_int_equal(ask_lease(f, 2, FILE1, blocks(0, 1), LEASE_READ, NULL, &other), -EBUSY);
+    fenced(f, remnant);
+    assert_int_equal(lease_commit(f->table, id, f->now_ns, NULL, &info), -ESTALE);
+    lease_abort(f->table, id, f->now_ns);
+    commit(f, c.kept[1]);
+    assert_int_equal(ask_lease(f, 2, FILE1, blocks(0, 1), LEASE_READ, NULL, &other), 0);
+    lease_abort(f->table, other, f->now_ns);
+}
+
+/* Nobody wants it any more when its deadline comes. */
+static void a_piece_whose_waiter_left_is_not_lost(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t id = lease_held(f, 1, FILE1, blocks(0, 16), LEASE_WRITE), remnant;
+    struct lease_cut c = cut_out(blocks(8, 8), LEASE_WRITE);
+    struct somebody writer = somebody_new();
+
+    assert_int_equal(begin(f, FILE1, blocks(0, 16), LEASE_OP_REPLACE, &writer), -EINPROGRESS);
+    remnant = cut(f, 1, id, &c);
+    assert_true(lease_waiter_cancel(f->table, &writer.waiter, f->now_ns));
+    pass_time(f, 200 * MS);
+    fenced(f, remnant);
+    commit(f, id);
+    assert_int_equal(state_of(f, id), LEASE_ACTIVE);
+}
+
+/* Under `orphan` an operation waits for no piece: its blocks are the remnant's, which are never changed in place. */
+static void under_orphan_an_operation_goes_through_a_piece_which_is_told_later(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t id = lease_held(f, 1, FILE1, blocks(0, 16), LEASE_READ), remnant;
+    struct lease_cut c = cut_out(blocks(4, 4), LEASE_READ);
+
+    remnant = cut(f, 1, id, &c);
+    assert_int_equal(
+        lease_op_begin_under(f->table, FILE1, blocks(2, 8), LEASE_OP_REPLACE, LEASE_POLICY_ORPHAN, f->now_ns, NULL), 0);
+    assert_int_equal(events_of(f, LEASE_EVENT_ORPHANED, 0), 0);
+    fenced(f, remnant);
+    commit(f, id);
+    commit(f, c.kept[1]);
+    assert_int_equal(events_of(f, LEASE_EVENT_ORPHANED, id), 1);
+    assert_int_equal(events_of(f, LEASE_EVENT_ORPHANED, c.kept[1]), 1);
+    assert_int_equal(info_of(f, id).orphaned.offset, 2 * BLOCK);
+    assert_int_equal(info_of(f, id).orphaned.length, 2 * BLOCK);
+    assert_int_equal(info_of(f, c.kept[1]).orphaned.length, 2 * BLOCK);
+}
+
 static void somebody_who_only_tried_still_wants_what_was_kept_of_it(void **state)
 {
     struct fixture *f = *state;
@@ -560,6 +629,9 @@ int main(void)
         STORY(an_operation_that_only_drops_the_part_does_not_wait_for_the_fence),
         STORY(a_holder_cannot_put_off_the_deadline_by_slices),
         STORY(the_deadline_counts_from_the_change_not_from_the_new_exposure),
+        STORY(a_piece_that_is_not_exposed_by_its_deadline_is_lost),
+        STORY(a_piece_whose_waiter_left_is_not_lost),
+        STORY(under_orphan_an_operation_goes_through_a_piece_which_is_told_later),
         STORY(somebody_who_only_tried_still_wants_what_was_kept_of_it),
         STORY(a_downgrade_lets_readers_in_after_the_fence),
         STORY(a_read_lease_is_not_upgraded),

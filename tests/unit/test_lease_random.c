@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Labels: model */
 /*
- * The lease table against brute force. Random leases, operations (some on two files), returns, renewals, interrupts,
- * ends of sessions, fences with and without proof, and steps of time; after each one everything there is is compared
- * pair by pair with an independent reading of the rules in lease_table.h:
+ * The lease table against brute force. Random leases, operations (some on two files), returns, partial returns,
+ * downgrades, renewals, waits for space, interrupts, ends of sessions, fences with and without proof, and steps of
+ * time; after each one everything there is is compared pair by pair with an independent reading of the rules in
+ * lease_table.h:
  *
  *   I3   no two leases that could conflict overlap
  *   I4   no operation is parked for longer than a recall's deadline and a fence's bound
@@ -40,7 +41,9 @@ struct actor {
     struct question questions[2];
     int n_questions, waits_for;
     uint64_t session, parked_at_ns;
-    bool abandoned;
+    bool abandoned, placed[2];         /* it has waited for this one: nothing slips in any more */
+    bool needs_space, waits_for_space; /* an operation that finds none at first; parked for that */
+    uint64_t space_at_ns;              /* since when; 0: never */
 };
 
 struct world {
@@ -53,7 +56,9 @@ struct world {
     uint64_t fence_began_ns[MAX_IDS]; /* by lease id */
     struct lease_info leases[MAX_LEASES];
     size_t n_leases;
-    size_t parks, grants, operations, interrupts;
+    uint64_t keeping[MAX_LEASES * 4]; /* pieces of cuts, to be committed or aborted */
+    size_t n_keeping;
+    size_t parks, grants, operations, interrupts, cuts, space_waits;
 };
 
 static struct world w;
@@ -82,13 +87,24 @@ static bool fence_has_overrun(const struct lease_info *lease)
            w.now_ns - w.fence_began_ns[lease->lease_id] >= fixture_limits.fence_bound_ns;
 }
 
+/* A piece of a cut lease that is not exposed yet: its blocks are known. */
+static bool is_kept(uint64_t id)
+{
+    for (size_t i = 0; i < w.n_keeping; i++)
+        if (w.keeping[i] == id)
+            return true;
+    return false;
+}
+
 static bool lease_conflicts(const struct lease_info *lease, const struct question *q)
 {
     bool usable = lease->state == LEASE_GRANTING || lease->state == LEASE_ACTIVE || lease->state == LEASE_RECALLED;
 
     if (lease->inode != q->inode || !range_overlaps(lease->range, q->range) || lease->state == LEASE_QUARANTINED)
         return false;
-    if (q->op && w.policy == LEASE_POLICY_ORPHAN && lease->state != LEASE_GRANTING)
+    if (q->op && lease->lost)
+        return false;
+    if (q->op && w.policy == LEASE_POLICY_ORPHAN && (lease->state != LEASE_GRANTING || is_kept(lease->lease_id)))
         return false;
     switch (q->op) {
     case LEASE_OP_DROP:
@@ -111,7 +127,7 @@ static bool actor_keeps_away(const struct actor *other, const struct question *q
         bool both_read = q->mode == LEASE_READ && (o->op == LEASE_OP_SHARE || (!o->op && o->mode == LEASE_READ));
 
         if (o->inode == q->inode && range_overlaps(o->range, q->range) && !both_read &&
-            (o->op ? i == other->waits_for : other->waiter.ticket < ticket))
+            (o->op ? i == other->waits_for && other->placed[i] : other->waiter.ticket < ticket))
             return true;
     }
     return false;
@@ -137,10 +153,23 @@ static void check_leases(void)
         for (size_t j = i + 1; j < w.n_leases; j++) {
             const struct lease_info *a = &w.leases[i], *b = &w.leases[j];
 
+            /* The old access of a lease that was cut covers what its holder kept. */
+            bool cut = a->session_id == b->session_id && (a->state == LEASE_FENCING || b->state == LEASE_FENCING);
+
             MUST(a->inode != b->inode || !range_overlaps(a->range, b->range) || a->state == LEASE_QUARANTINED ||
-                     b->state == LEASE_QUARANTINED || (a->mode == LEASE_READ && b->mode == LEASE_READ),
+                     b->state == LEASE_QUARANTINED || (a->mode == LEASE_READ && b->mode == LEASE_READ) || cut,
                  "I3: leases %llu and %llu", (unsigned long long)a->lease_id, (unsigned long long)b->lease_id);
         }
+}
+
+static void check_waits_for_space(const struct actor *actor)
+{
+    bool fences = false;
+
+    for (size_t i = 0; i < w.n_leases; i++)
+        fences |= w.leases[i].state == LEASE_FENCING;
+    MUST(fences, "waits for space that no fence will give");
+    MUST(w.now_ns - actor->space_at_ns <= fixture_limits.fence_bound_ns, "I4: waits for space for too long");
 }
 
 static void check_parked(const struct actor *actor)
@@ -148,6 +177,10 @@ static void check_parked(const struct actor *actor)
     const struct question *q = &actor->questions[actor->waits_for];
     bool reason = false;
 
+    if (actor->waits_for_space) {
+        check_waits_for_space(actor);
+        return;
+    }
     for (size_t i = 0; i < w.n_leases; i++) {
         if (!lease_conflicts(&w.leases[i], q))
             continue;
@@ -222,10 +255,31 @@ static int ask(struct actor *actor, const struct question *q, uint64_t *ret_id)
     struct lease_request request = {
         .session_id = actor->session, .inode = q->inode, .range = q->range, .mode = q->mode, .wait = true};
 
+    int result;
+
     actor->stage = PARKED; /* it may be resumed before the call returns */
-    if (q->op)
-        return lease_op_begin(w.table, q->inode, q->range, q->op, w.now_ns, &actor->waiter);
-    return lease_request(w.table, &request, w.now_ns, &actor->waiter, ret_id);
+    result = q->op ? lease_op_begin(w.table, q->inode, q->range, q->op, w.now_ns, &actor->waiter)
+                   : lease_request(w.table, &request, w.now_ns, &actor->waiter, ret_id);
+    actor->placed[q - actor->questions] |= result == -EINPROGRESS;
+    return result;
+}
+
+/* It may go, and finds no space: 0 when there is some at last. */
+static int look_for_space(struct actor *actor)
+{
+    uint64_t mark = lease_space_mark(w.table);
+    int result;
+
+    actor->waits_for = actor->n_questions - 1;
+    if (!actor->needs_space || !pick(3))
+        return 0;
+    if (!actor->space_at_ns)
+        actor->space_at_ns = w.now_ns;
+    actor->stage = PARKED;
+    actor->waits_for_space = true;
+    result = lease_space_wait(w.table, mark, w.now_ns, &actor->waiter);
+    w.space_waits += result == -EINPROGRESS;
+    return result == -ENOSPC ? 0 : result; /* it fails, and so it is through */
 }
 
 static void run(struct actor *actor)
@@ -233,12 +287,17 @@ static void run(struct actor *actor)
     uint64_t id = 0;
     int result = 0;
 
+    bool anew = actor->waits_for_space; /* while it waited for that, somebody may have got a lease */
+
+    actor->waits_for_space = false;
     for (int i = 0; i < actor->n_questions && !result; i++) {
-        if (actor->stage == IDLE || i != actor->waits_for)
+        if (actor->stage == IDLE || i != actor->waits_for || (anew && !actor->placed[i]))
             actor->parked_at_ns = w.now_ns;
         actor->waits_for = i;
         result = ask(actor, &actor->questions[i], &id);
     }
+    if (!result && actor->questions[0].op)
+        result = look_for_space(actor);
     if (result == -EINPROGRESS) {
         w.parks++;
         return;
@@ -274,6 +333,7 @@ static void start(struct actor *actor)
         .mode = 1 + pick(2), .inode = 1 + pick(FILES), .range = blocks(pick(FILE_BLOCKS), 1 + pick(6))};
     if (pick(2)) {
         actor->questions[0].op = 1 + pick(3);
+        actor->needs_space = pick(3) == 0;
         actor->questions[0].range = any_range();
         if (actor->questions[0].op == LEASE_OP_SHARE && pick(2)) {
             actor->n_questions = 2;
@@ -324,6 +384,44 @@ static void gives_back(const struct lease_info *lease)
     lease_return(w.table, lease->session_id, lease->lease_id, pick(2) ? lease->sequence : 0, w.now_ns);
 }
 
+static void gives_back_a_part(const struct lease_info *lease)
+{
+    struct lease_cut cut = {.mode = pick(3) ? lease->mode : LEASE_READ};
+    struct lease_range whole = lease->range, left[2];
+    uint64_t n = whole.length / BLOCK, first = pick((unsigned)n);
+    struct lease_info piece;
+    int result;
+
+    cut.part = (struct lease_range){whole.offset + first * BLOCK, pick((unsigned)(n - first + 1)) * BLOCK};
+    result = lease_cut(w.table, lease->session_id, lease->lease_id, pick(2) ? lease->sequence : 0, w.now_ns, &cut);
+    if (result) {
+        MUST(result == -EINVAL || result == -EALREADY || result == -EINPROGRESS || result == -EMFILE,
+             "an unexpected refusal of a cut: %s", strerror(-result));
+        return;
+    }
+    w.cuts++;
+    MUST(cut.n_kept == range_without(whole, cut.part, left), "a cut into %zu", cut.n_kept);
+    for (size_t i = 0; i < cut.n_kept; i++) {
+        MUST(lease_get(w.table, cut.kept[i], &piece) == 0 && piece.state == LEASE_GRANTING &&
+                 piece.range.offset == left[i].offset && piece.range.length == left[i].length &&
+                 piece.mode == cut.mode && (i || piece.sequence == lease->sequence + 1),
+             "a piece is not what is left");
+        w.keeping[w.n_keeping++] = cut.kept[i];
+    }
+}
+
+/* A piece is exposed anew, or could not be. */
+static void some_piece_is_kept(bool may_fail)
+{
+    size_t i = pick((unsigned)w.n_keeping);
+    uint64_t id = w.keeping[i];
+    struct lease_info info;
+
+    w.keeping[i] = w.keeping[--w.n_keeping];
+    if ((may_fail && !pick(10)) || lease_commit(w.table, id, w.now_ns, (void *)(uintptr_t)id, &info))
+        lease_abort(w.table, id, w.now_ns);
+}
+
 static void renews(const struct lease_info *lease)
 {
     struct lease_info info;
@@ -354,7 +452,9 @@ static void step(void)
     else if (what == 7 && actor->stage == PARKED && pick(2))
         interrupt(actor);
     else if (what == 8)
-        some_lease(pick(3) ? gives_back : pick(8) ? renews : is_revoked);
+        some_lease(pick(3) ? pick(2) ? gives_back : gives_back_a_part : pick(8) ? renews : is_revoked);
+    else if (what == 9 && w.n_keeping && pick(2))
+        some_piece_is_kept(true);
     else if (what == 9 && w.n_fencing)
         some_fence_ends(true);
     else if (what == 10)
@@ -378,6 +478,8 @@ static void drain(void)
         }
         while (w.n_fencing)
             some_fence_ends(false);
+        while (w.n_keeping)
+            some_piece_is_kept(false);
         time_passes(10);
         check_world();
     }
@@ -406,12 +508,16 @@ static void run_seed(uint64_t seed, enum lease_policy policy, uint64_t steps)
     drain();
     for (uint64_t session = 1; session <= SESSIONS; session++)
         session_ends(session);
+    while (w.n_keeping)
+        some_piece_is_kept(false);
     while (w.n_fencing)
         some_fence_ends(false);
     look();
     MUST(w.n_leases == w.n_quarantined, "leases are left");
-    print_message("seed %llu: %zu grants, %zu operations, %zu parks, %zu interrupts, %zu quarantined\n",
-                  (unsigned long long)seed, w.grants, w.operations, w.parks, w.interrupts, w.n_quarantined);
+    print_message("seed %llu: %zu grants, %zu cuts, %zu operations, %zu parks, %zu for space, %zu interrupts, %zu "
+                  "quarantined\n",
+                  (unsigned long long)seed, w.grants, w.cuts, w.operations, w.parks, w.space_waits, w.interrupts,
+                  w.n_quarantined);
     lease_table_free(w.table);
 }
 
