@@ -6,7 +6,7 @@
  * A remote peer for tests of the fabric: a process of its own with a bare rdma_cm connection and no manners. It does
  * what it is told on stdin, a line a command, and answers each with a line on stdout:
  *
- *   connect HOST PORT COOKIE [short|version]   ok | rejected CODE | failed EVENT
+ *   connect HOST PORT COOKIE [short|version]   ok | rejected CODE | failed ...
  *   read ADDRESS RKEY LENGTH                   ok BYTE (-1: not all the same) | wc STATUS
  *   write ADDRESS RKEY LENGTH BYTE             ok | wc STATUS
  *   send                                       ok | wc STATUS
@@ -33,7 +33,8 @@ struct peer {
     char answer[128];
 };
 
-/* Runs `program peer`. Exits on failure, as do the rest: this is a test. */
+/* Runs `program peer`, or the shell command in LEASEFS_TEST_PEER, which does so on another machine. Exits on failure,
+ * as do the rest: this is a test. */
 void peer_start(struct peer *peer, const char *program);
 const char *peer_ask(struct peer *peer, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void peer_stop(struct peer *peer);
