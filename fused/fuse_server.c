@@ -13,7 +13,7 @@
 
 #define MIN_THREADS    10u /* each reads requests into a buffer of its own, of 1 MiB */
 #define MAX_THREADS    64u
-#define MAX_BACKGROUND 64u /* read-ahead and asynchronous direct I/O in flight */
+#define MAX_BACKGROUND 64u /* read-ahead and write-back in flight */
 #define STOP_RETRY_NS  10000000
 #define WAKE_SIGNAL    SIGUSR1
 
@@ -40,6 +40,9 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
      */
     want(conn, FUSE_CAP_AUTO_INVAL_DATA, false);
     want(conn, FUSE_CAP_EXPLICIT_INVAL_DATA, true);
+    /* With it our reply to a direct read locks the reader's pages. They may be of a mapped file of ours, and locked by
+     * who waits for us. And who reads through the cache would see older bytes beside asynchronous writes. */
+    want(conn, FUSE_CAP_ASYNC_DIO, false);
     want(conn, FUSE_CAP_EXPORT_SUPPORT, true);
     want(conn, FUSE_CAP_READDIRPLUS, true);
     want(conn, FUSE_CAP_READDIRPLUS_AUTO, true);
