@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 
 static _Thread_local struct {
     bool armed, failed;
@@ -48,6 +49,7 @@ void *__real_realloc(void *old, size_t size);
 SEEN_BY_SANITIZERS void *__wrap_malloc(size_t size);
 SEEN_BY_SANITIZERS void *__wrap_calloc(size_t count, size_t size);
 SEEN_BY_SANITIZERS void *__wrap_realloc(void *old, size_t size);
+SEEN_BY_SANITIZERS char *__wrap_strdup(const char *text);
 
 void *__wrap_malloc(size_t size)
 {
@@ -62,6 +64,15 @@ void *__wrap_calloc(size_t count, size_t size)
 void *__wrap_realloc(void *old, size_t size)
 {
     return failing_malloc_fails_now() ? NULL : __real_realloc(old, size);
+}
+
+/* Inside libc its malloc() is not ours. */
+char *__wrap_strdup(const char *text)
+{
+    size_t size = strlen(text) + 1;
+    char *copy = __wrap_malloc(size);
+
+    return copy ? memcpy(copy, text, size) : NULL;
 }
 
 #endif
