@@ -6,13 +6,16 @@ mount_fs pool=64M
 cd "$mnt"
 
 python3 - <<'PY'
-import fcntl, mmap, os
+import fcntl, mmap, os, time
 fd = os.open("m", os.O_RDWR | os.O_CREAT)
 os.ftruncate(fd, 100000)
 m = mmap.mmap(fd, 100000)
 before = os.fstat(fd).st_mtime_ns
+time.sleep(0.02) # the clock of times moves on
 m[50000:50005] = b"hello"
 m.flush()
+os.close(os.open("m", os.O_RDONLY)) # attributes may be a second old for who has no new handle
+assert os.fstat(fd).st_mtime_ns > before, "a store in a mapping leaves the time of modification"
 assert os.pread(fd, 5, 50000) == b"hello"
 # Past the cache it is there too.
 d = os.open("m", os.O_RDONLY | os.O_DIRECT)

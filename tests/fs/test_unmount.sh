@@ -6,7 +6,7 @@
 
 ended()
 {
-    wait_gone "$daemon" 50 || fail "the daemon runs on after $1"
+    wait_gone "$daemon" 300 || fail "the daemon runs on after $1"
     is_mounted && fail "still mounted after $1"
     [ ! -e "$control" ] || fail "the control socket is left after $1"
     local status=0
@@ -48,6 +48,20 @@ sleep 0.5
 kill -TERM "$daemon"
 ended 'SIGTERM under load' 0
 wait $load || true
+
+# umount -l under load, which goes on as long as it likes.
+mount_fs pool=64M
+touch "$dir/busy"
+(cd "$mnt" && while [ -e "$dir/busy" ] && head -c 1M /dev/zero >y && cp y z && ls -l >/dev/null; do :; done) 2>/dev/null &
+load=$!
+sleep 0.3
+umount -l "$mnt" 2>/dev/null || fusermount3 -u -z "$mnt"
+sleep 0.3
+kill -0 "$load" || fail "a lazy unmount ended who was in there"
+kill -0 "$daemon"
+rm "$dir/busy"
+wait $load || true
+ended 'lazy unmount under load' 0
 
 # umount -l with a file open: the mount is out of sight, the file works on, the daemon ends with the last user.
 mount_fs pool=16M
