@@ -20,6 +20,7 @@ struct fuse_server {
     struct fuse_server_config config;
     /* How long the kernel trusts attributes and names. It is the only client but for leases, whose commits tell it. */
     double cache_seconds;
+    bool direct_handles;    /* O_DIRECT handles go past the cache: see fuse_wire_direct_handles() */
     int ready_fd, ended_fd; /* eventfds */
     unsigned max_threads;
     bool looping;

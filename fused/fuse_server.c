@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -28,6 +29,7 @@ static void want(struct fuse_conn_info *conn, unsigned flag, bool on)
 static void op_init(void *userdata, struct fuse_conn_info *conn)
 {
     struct fuse_server *server = userdata;
+    struct utsname kernel;
     uint64_t one = 1;
 
     /* O_TRUNC comes as a setattr, which can be parked and interrupted. */
@@ -36,6 +38,8 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
     want(conn, FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE, false);
     /* All I/O of local programs shall come to the front door when it is done, not later. */
     want(conn, FUSE_CAP_WRITEBACK_CACHE, server->config.writeback);
+    server->direct_handles =
+        !server->config.writeback && uname(&kernel) == 0 && fuse_wire_direct_handles(&server->wire, kernel.release);
     /* The kernel is the only client, and is told about remote commits: it need not drop its pages for each new mtime.
      */
     want(conn, FUSE_CAP_AUTO_INVAL_DATA, false);

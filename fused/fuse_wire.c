@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/sysmacros.h>
@@ -84,6 +85,23 @@ bool fuse_wire_kill_sgid(void)
 void fuse_wire_parallel_writes(void)
 {
     current.parallel_writes = true;
+}
+
+/* Linux 6.19 does, and so do late versions of 6.18, the only earlier one that was looked at. */
+static bool drops_pages_after_direct_write(const char *release)
+{
+    unsigned major, minor, patch = 0;
+
+    if (sscanf(release, "%u.%u.%u", &major, &minor, &patch) < 2)
+        return false;
+    if (major != 6)
+        return major > 6;
+    return minor > 18 || (minor == 18 && patch >= 10);
+}
+
+bool fuse_wire_direct_handles(const struct fuse_wire *wire, const char *release)
+{
+    return (atomic_load(&wire->offered) & INIT_DIRECT_IO_ALLOW_MMAP) && drops_pages_after_direct_write(release);
 }
 
 /* ---- requests ---- */

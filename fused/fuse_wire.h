@@ -42,13 +42,18 @@ bool fuse_wire_kill_sgid(void);
 /* The reply to OPEN or CREATE that this thread sends next lets direct writes of the file run side by side. */
 void fuse_wire_parallel_writes(void);
 
-/* ---- for tests ---- */
-
 struct fuse_wire {
     _Atomic uint64_t init_unique; /* of the INIT request; 0: none yet */
     _Atomic uint64_t offered;     /* the kernel's capabilities */
     uint64_t cache_seconds;       /* of what STATX tells */
 };
+
+/* May handles opened with O_DIRECT say that they go past the cache? Then their writers do not wait for each other.
+ * Linux of `release` has to map such files and to drop what a buffered reader brought into the cache during the write.
+ */
+bool fuse_wire_direct_handles(const struct fuse_wire *wire, const char *release);
+
+/* ---- for tests ---- */
 
 /* A request of `size` bytes was read: notes and translates. true: it is to be answered by fuse_wire_statx(). */
 bool fuse_wire_request(struct fuse_wire *wire, void *request, size_t size);

@@ -59,6 +59,23 @@ static void init_is_answered_with_what_the_kernel_offered(void **state)
     assert_int_equal(out.flags2, DIRECT_MMAP_HIGH);
 }
 
+static void direct_handles_want_a_kernel_that_keeps_them_coherent(void **state)
+{
+    struct fuse_wire wire = {0};
+
+    (void)state;
+    init_with(&wire, PARALLEL_DIROPS | EXT, 0);
+    assert_false(fuse_wire_direct_handles(&wire, "7.2.0"));
+    init_with(&wire, PARALLEL_DIROPS | EXT, DIRECT_MMAP_HIGH);
+    assert_true(fuse_wire_direct_handles(&wire, "7.2.0"));
+    assert_true(fuse_wire_direct_handles(&wire, "6.19-rc1"));
+    assert_true(fuse_wire_direct_handles(&wire, "6.18.10"));
+    assert_false(fuse_wire_direct_handles(&wire, "6.18.9"));
+    assert_false(fuse_wire_direct_handles(&wire, "6.12.99+deb13-amd64"));
+    assert_false(fuse_wire_direct_handles(&wire, "5.19.0"));
+    assert_false(fuse_wire_direct_handles(&wire, "unknown"));
+}
+
 static void an_old_kernel_is_asked_for_nothing_it_does_not_know(void **state)
 {
     struct fuse_wire wire = {0};
@@ -223,6 +240,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(init_is_answered_with_what_the_kernel_offered),
+        cmocka_unit_test(direct_handles_want_a_kernel_that_keeps_them_coherent),
         cmocka_unit_test(an_old_kernel_is_asked_for_nothing_it_does_not_know),
         cmocka_unit_test(only_the_writes_that_say_so_clear_set_user_id),
         cmocka_unit_test(a_long_setxattr_becomes_a_short_one),
