@@ -58,6 +58,27 @@ for row in targets:
     assert row["met"] == (row["figure"] >= row["bound"] if row["relation"] == ">=" else row["figure"] <= row["bound"])
 P
 
+# Only some of it. A run that fails reports what it has, and fails.
+refused_with "needs a pattern" "$bench" local --only
+refused_with "is for 'local'" "$bench" rdma --only 'x*'
+"$bench" local --quick --only 'random.write.?' --only stream.read --build "$build" --dir "$shm" --json "$dir/some" \
+    >"$dir/table" 2>"$dir/errors" || fail "tools/bench local --only: $(cat "$dir/errors")"
+python3 - "$dir/some" <<'P'
+import json
+import sys
+
+document = json.load(open(sys.argv[1]))
+assert set(document["metrics"]) == {"random.write.1", "random.write.4", "stream.read"}, document["metrics"]
+assert {row["metric"] for row in document["targets"]} == set(document["metrics"])
+P
+mkdir -p "$dir/partial/fused" "$dir/partial/tools/bench.d"
+ln -s "$LEASEFS" "$dir/partial/fused/leasefs"
+ln -s /bin/false "$dir/partial/tools/bench.d/metadata_bench"
+if "$bench" local --quick --build "$dir/partial" --dir "$shm" >"$dir/table" 2>"$dir/errors"; then
+    fail "a run without names succeeds"
+fi
+grep -q '^| cached.read ' "$dir/table" || fail "what it got done is not shown: $(cat "$dir/table" "$dir/errors")"
+
 # What was not measured was not met: --strict says so, and nothing else does.
 report=$(dirname "$bench")/bench.d/report.py
 python3 -B "$report" "$dir/json" >/dev/null

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""Measures leasefs, tmpfs and libfuse's own passthrough examples side by side; prints the samples as JSON."""
+"""Measures leasefs, tmpfs and libfuse's own passthrough examples side by side; writes the samples as JSON."""
 
 import argparse
 import collections
@@ -18,10 +18,34 @@ from samples import Samples, output_of, rotated, say
 
 MIB = 1 << 20
 # files: of one metadata workload, shared by its threads. sizes: of directories. settle_ms: until the kernel has
-# forgotten names that a filesystem lets it remember for the usual second.
-Extent = collections.namedtuple("Extent", "passes runtime data cached pool files sizes settle_ms")
-FULL = Extent(7, "1s", 384 * MIB, 96 * MIB, "4608M", 8000, (1000, 10000, 100000, 1000000), 1200)
-QUICK = Extent(1, "50ms", 8 * MIB, 4 * MIB, "128M", 200, (50, 500), 10)
+# forgotten names that a filesystem lets it remember for the usual second. minutes: of the whole, see Clock.
+Extent = collections.namedtuple("Extent", "passes runtime data cached pool files sizes settle_ms minutes")
+FULL = Extent(5, "600ms", 384 * MIB, 96 * MIB, "4608M", 6000, (1000, 10000, 100000, 1000000), 1200, 12)
+QUICK = Extent(1, "50ms", 8 * MIB, 4 * MIB, "128M", 200, (50, 500), 10, 12)
+OPERATIONS = ("create", "stat", "open_close", "readdir_stat", "rename", "unlink")
+PARTS = {"data": 0.35, "names": 0.7, "directories": 1}  # by when each is to be over
+
+
+class Clock:
+    """Every part is measured once, whatever it takes; again only as long as its share of the time lasts."""
+
+    def __init__(self, minutes):
+        self.started, self.seconds = time.monotonic(), minutes * 60
+
+    def left(self, part):
+        return self.started + PARTS[part] * self.seconds - time.monotonic()
+
+    def passes(self, part, most):
+        """0, 1, ...: ends where another pass, as long as the longest until now, would not fit."""
+        longest = 0
+        for turn in range(most):
+            began = time.monotonic()
+            if turn and longest > self.left(part):
+                say(f"{part}: no time for more than {turn} of {most} passes")
+                return
+            say(f"{part}: pass {turn + 1} of {most}")
+            yield turn
+            longest = max(longest, time.monotonic() - began)
 
 
 class Mount:
@@ -131,17 +155,18 @@ def run_fio(mount, metric, extent):
     return (job["bw_bytes"] / 1e6, "MB/s") if metric.startswith("stream") else (job["iops"], "ops/s")
 
 
-def measure_data(samples, mounts, extent):
-    for mount in mounts:
+def measure_data(samples, mounts, extent, clock):
+    metrics = [metric for metric in DATA if samples.wanted(metric)]
+    for mount in mounts if metrics else ():
         fill(f"{mount.directory}/data", extent.data)
         fill(f"{mount.directory}/cached", extent.cached)
-    for turn in range(extent.passes):
-        say(f"data: pass {turn + 1} of {extent.passes}")
-        for metric in DATA:
+    for turn in clock.passes("data", extent.passes if metrics else 0):
+        for metric in metrics:
             for mount in rotated(mounts, turn):
                 figure, unit = run_fio(mount, metric, extent)
                 samples.add(metric, mount.name, unit, figure)
-    for mount in mounts:
+            samples.save()
+    for mount in mounts if metrics else ():
         os.unlink(f"{mount.directory}/data")
         os.unlink(f"{mount.directory}/cached")
 
@@ -153,14 +178,17 @@ def run_metadata(options, extent, directory, files, *words):
                                  directory], timeout=1800))
 
 
-def measure_metadata(samples, mounts, options, extent):
-    for turn in range(extent.passes):
-        say(f"names: pass {turn + 1} of {extent.passes}")
-        for threads in (1, 4):
+def measure_metadata(samples, mounts, options, extent, clock):
+    """A run does all operations, one after the other; those that are wanted count."""
+    counts = [n for n in (1, 4) if any(samples.wanted(f"meta.{operation}.{n}") for operation in OPERATIONS)]
+    for turn in clock.passes("names", extent.passes if counts else 0):
+        for threads in counts:
             for mount in rotated(mounts, turn):
                 rates = run_metadata(options, extent, mount.directory, extent.files // threads, f"--threads={threads}")
                 for operation, rate in rates.items():
-                    samples.add(f"meta.{operation}.{threads}", mount.name, "ops/s", rate)
+                    if samples.wanted(f"meta.{operation}.{threads}"):
+                        samples.add(f"meta.{operation}.{threads}", mount.name, "ops/s", rate)
+        samples.save()
 
 
 def populate(samples, mount, options, extent):
@@ -172,20 +200,25 @@ def populate(samples, mount, options, extent):
         run_metadata(options, extent, f"{mount.directory}/of.{size}", 1, f"--population={size}")
         if mount.daemon and size == extent.sizes[-1]:
             samples.add("memory.per_file", mount.name, "bytes", (mount.anonymous_memory() - before) / size)
+        samples.save()
 
 
-def measure_directories(samples, mounts, options, extent):
+def measure_directories(samples, mounts, options, extent, clock):
     """What an operation costs in directories of all sizes."""
+    grown = [f"grown.{operation}.{size}" for operation in OPERATIONS for size in extent.sizes]
+    if not any(map(samples.wanted, ["memory.per_file", *grown])):
+        return
     for mount in mounts:
         populate(samples, mount, options, extent)
-    for turn in range(extent.passes):
-        say(f"directories: pass {turn + 1} of {extent.passes}")
+    for turn in clock.passes("directories", extent.passes):
         for size in rotated(extent.sizes, turn):
             for mount in rotated(mounts, turn):
                 rates = run_metadata(options, extent, f"{mount.directory}/of.{size}", extent.files // 4,
                                      f"--population={size}")
                 for operation, rate in rates.items():
-                    samples.add(f"grown.{operation}.{size}", mount.name, "us", 1e6 / rate)
+                    if samples.wanted(f"grown.{operation}.{size}"):
+                        samples.add(f"grown.{operation}.{size}", mount.name, "us", 1e6 / rate)
+        samples.save()
 
 
 def need_memory(extent, directory):
@@ -207,22 +240,28 @@ def main():
     parser.add_argument("--metadata", required=True)
     parser.add_argument("--peers", required=True, help="the folder with libfuse's examples")
     parser.add_argument("--dir", default="/dev/shm", help="a directory on tmpfs")
+    parser.add_argument("--output", required=True, help="where the samples go, after each pass")
     parser.add_argument("--passes", type=int)
+    parser.add_argument("--minutes", type=int)
+    parser.add_argument("--only", action="append", default=[], help="a pattern of metrics")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     extent = QUICK if options.quick else FULL
-    extent = extent._replace(passes=options.passes or extent.passes)
-    samples = Samples("local")
+    extent = extent._replace(passes=options.passes or extent.passes, minutes=options.minutes or extent.minutes)
+    clock = Clock(extent.minutes)
+    samples = Samples("local", options.output)
+    samples.only(options.only)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     need_memory(extent, options.dir)
     scratch = tempfile.mkdtemp(prefix="leasefs-bench.", dir=options.dir)
     with contextlib.ExitStack() as stack:
         stack.callback(remove, scratch)
         mounts = mount_all(stack, options, extent, scratch)
-        measure_data(samples, mounts, extent)
-        measure_metadata(samples, mounts, options, extent)
-        measure_directories(samples, [mount for mount in mounts if mount.name in ("tmpfs", "leasefs")], options, extent)
-    print(json.dumps(samples.document, indent=1))
+        measure_data(samples, mounts, extent, clock)
+        measure_metadata(samples, mounts, options, extent, clock)
+        mounts = [mount for mount in mounts if mount.name in ("tmpfs", "leasefs")]
+        measure_directories(samples, mounts, options, extent, clock)
+    samples.save()
 
 
 if __name__ == "__main__":

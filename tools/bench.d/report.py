@@ -65,6 +65,8 @@ def judge_all(document):
         if target.metric.startswith(tuple(document.get("absent", []))):
             continue
         names = fnmatch.filter(metrics, target.metric)
+        if "only" in document and not names:
+            continue
         if target.against == "smallest":
             names = [name for name in names if int(name.rpartition(".")[2]) == max(targets.sizes_of(metrics, name))]
         rows += [judge(metrics, target, metric) for metric in names or [target.metric]]
@@ -112,6 +114,8 @@ def summary_of(document):
     missed = sum(not row["met"] for row in rows)
     lines = [f"{document['bench']}: kernel {document['kernel']}, {document['cpus']} CPUs, {document['started']}; "
              f"medians; {len(rows) - missed} of {len(rows)} targets met"]
+    if "only" in document:
+        lines.append(f"only {' '.join(document['only'])} was to be measured")
     lines += [f"not measured: {what}: {reason}" for what, reason in document["skipped"].items()]
     return "\n".join(lines)
 

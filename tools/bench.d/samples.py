@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What a measurement hands over: for each metric and subject one figure a pass. See README.md."""
 
+import fnmatch
 import json
 import os
 import platform
@@ -42,6 +43,14 @@ class Samples:
         with open(f"{self.path}.new", "w", encoding="utf-8") as file:
             json.dump(self.document, file, indent=1)
         os.replace(f"{self.path}.new", self.path)
+
+    def only(self, patterns):
+        """What is to be measured, as patterns of fnmatch; none: all. The targets of the rest are not judged."""
+        if patterns:
+            self.document["only"] = list(patterns)
+
+    def wanted(self, metric):
+        return any(fnmatch.fnmatch(metric, pattern) for pattern in self.document.get("only", ["*"]))
 
     def skip(self, metric, reason):
         self.document["skipped"][metric] = reason
