@@ -118,15 +118,25 @@ static int inode_init_contents(struct fs *fs, struct fs_inode *inode)
     }
 }
 
+/* Never more than there may be, not even for a moment: another's would be refused for that. */
+static bool take_count(struct fs *fs)
+{
+    size_t n = atomic_load(&fs->n_inodes);
+
+    do {
+        if (n >= fs->max_inodes)
+            return false;
+    } while (!atomic_compare_exchange_weak(&fs->n_inodes, &n, n + 1));
+    return true;
+}
+
 int inode_new(struct fs *fs, mode_t mode, struct fs_cred cred, struct fs_inode **ret_inode)
 {
     struct fs_inode *inode;
     int err;
 
-    if (atomic_fetch_add(&fs->n_inodes, 1) >= fs->max_inodes) {
-        err = -ENOSPC;
-        goto undo_count;
-    }
+    if (!take_count(fs))
+        return -ENOSPC;
     inode = calloc(1, sizeof(*inode));
     if (!inode) {
         err = -ENOMEM;

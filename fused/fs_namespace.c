@@ -146,7 +146,12 @@ static int make(struct fs *fs, uint64_t parent, const char *name, const struct n
 
     if (err)
         return err;
-    err = inode_new_in(fs, dir, what->mode, cred, &inode);
+    /* Known to be in vain, it takes no inode from those that are left. */
+    inode_lock_shared(dir);
+    err = dir_find(fs, dir, name) ? -EEXIST : 0;
+    inode_unlock(dir);
+    if (!err)
+        err = inode_new_in(fs, dir, what->mode, cred, &inode);
     if (err)
         goto out_dir;
     inode->rdev = what->rdev;

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "fused/fs_private.h"
 #include "tests/unit/fs_fixture.h"
 
 static void a_file_lives_until_its_last_name_and_lookup_are_gone(void **state)
@@ -15,6 +16,50 @@ static void a_file_lives_until_its_last_name_and_lookup_are_gone(void **state)
     assert_int_equal(stat_of(f, ino).st_nlink, 0);
     fs_forget(f->fs, ino, 1);
     assert_int_equal(fs_getattr(f->fs, ino, &attr), -ESTALE);
+}
+
+struct maker {
+    struct fs *fs;
+    atomic_bool stop;
+};
+
+static void *make_what_is_there(void *arg)
+{
+    struct maker *maker = arg;
+    struct fs_entry entry;
+
+    while (!atomic_load(&maker->stop))
+        if (fs_mknod(maker->fs, FS_ROOT_INO, "there", S_IFREG | 0644, 0, (struct fs_cred){0}, &entry) != -EEXIST)
+            return "made";
+    return NULL;
+}
+
+static void the_last_inode_is_not_refused_because_of_others_who_fail(void **state)
+{
+    struct fixture *f = *state;
+    struct maker maker = {.fs = f->fs};
+    struct fs_entry entry;
+    pthread_t thread;
+    void *failure;
+    int err = 0;
+
+    make_file(f, "there", 0);
+    f->fs->max_inodes = atomic_load(&f->fs->n_inodes) + 1;
+    assert_int_equal(pthread_create(&thread, NULL, make_what_is_there, &maker), 0);
+    for (unsigned i = 0; !err && i < 20000; i++) {
+        err = fs_mknod(f->fs, FS_ROOT_INO, "new", S_IFREG | 0644, 0, (struct fs_cred){0}, &entry);
+        if (!err)
+            err = fs_unlink(f->fs, FS_ROOT_INO, "new", NULL);
+        if (!err)
+            fs_forget(f->fs, entry.ino, 1);
+    }
+    atomic_store(&maker.stop, true);
+    pthread_join(thread, &failure);
+    assert_int_equal(err, 0);
+    assert_null(failure);
+    assert_int_equal(fs_mknod(f->fs, FS_ROOT_INO, "last", S_IFREG | 0644, 0, (struct fs_cred){0}, &entry), 0);
+    fs_forget(f->fs, entry.ino, 1);
+    assert_int_equal(fs_mknod(f->fs, FS_ROOT_INO, "more", S_IFREG | 0644, 0, (struct fs_cred){0}, &entry), -ENOSPC);
 }
 
 static void a_named_file_outlives_its_lookups(void **state)
@@ -239,6 +284,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_file_lives_until_its_last_name_and_lookup_are_gone),
+        TEST(the_last_inode_is_not_refused_because_of_others_who_fail),
         TEST(a_named_file_outlives_its_lookups),
         TEST(forgetting_more_than_was_looked_up_takes_what_there_is),
         TEST(every_listed_entry_but_the_dots_counts_as_a_lookup),
