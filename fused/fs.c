@@ -123,6 +123,14 @@ void fs_set_kernel_cache(struct fs *fs, const struct fs_kernel_cache *cache)
     fs->cache = *cache;
 }
 
+void fs_forget_pages(struct fs *fs, uint64_t ino, void (*done)(void *arg), void *arg)
+{
+    if (fs->cache.inval_inode_later)
+        fs->cache.inval_inode_later(fs->cache.ctx, ino, 0, 0, done, arg);
+    else
+        done(arg);
+}
+
 void fs_op_end(struct fs *fs, struct lease_waiter *waiter)
 {
     if (fs->leases && waiter)

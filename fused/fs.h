@@ -84,6 +84,9 @@ struct fs_kernel_cache {
 };
 void fs_set_kernel_cache(struct fs *fs, const struct fs_kernel_cache *cache); /* copied; before the first request */
 
+/* What the kernel has of the file is dropped, by another thread, and then done(arg) called. Never blocks. */
+void fs_forget_pages(struct fs *fs, uint64_t ino, void (*done)(void *arg), void *arg);
+
 /* ---- names (fs_namespace.c, fs_rename.c) ---- */
 
 int fs_lookup(struct fs *fs, uint64_t parent, const char *name, struct fs_entry *ret_entry); /* "." and ".." too */

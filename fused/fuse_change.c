@@ -20,7 +20,7 @@ struct change {
 
     /* Arguments; each operation uses some. */
     uint64_t ino, other_ino;
-    uint64_t offset, other_offset, length;
+    uint64_t offset, other_offset, length; /* a clone's move on with what is done */
     const char *name, *other_name;
     const void *bytes; /* `length` of them */
     char *kept;        /* own copies of name, other_name and bytes; once parked */
@@ -315,4 +315,52 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct 
         fuse_reply_err(req, EINVAL);
     else
         change_start(req, &c);
+}
+
+/* In steps, between which others get the files. */
+static int64_t run_clone(struct change *c, struct lease_waiter *waiter)
+{
+    int64_t done = 1;
+
+    while (c->length > 0 && done > 0) {
+        done =
+            fs_copy(fs_of(c->req), c->ino, c->offset, c->other_ino, c->other_offset, c->length, c->kill_priv, waiter);
+        if (done > 0) {
+            c->offset += (uint64_t)done;
+            c->other_offset += (uint64_t)done;
+            c->length -= (uint64_t)done;
+        }
+    }
+    return done < 0 ? done : 0;
+}
+
+static void cloned(void *arg)
+{
+    fuse_reply_ioctl(arg, 0, NULL, 0);
+}
+
+/* Linux knows nothing of it, so what it has cached of the destination is old. */
+static void reply_clone(struct change *c, int64_t result)
+{
+    if (result < 0)
+        fuse_reply_err(c->req, (int)-result);
+    else
+        fs_forget_pages(fs_of(c->req), c->other_ino, cloned, c->req);
+}
+
+void change_clone(fuse_req_t req, uint64_t source, uint64_t source_offset, uint64_t length, uint64_t destination,
+                  uint64_t destination_offset)
+{
+    struct change c = {
+        .run = run_clone,
+        .reply = reply_clone,
+        .ino = source,
+        .offset = source_offset,
+        .other_ino = destination,
+        .other_offset = destination_offset,
+        .length = length,
+        .kill_priv = must_kill_priv(req),
+    };
+
+    change_start(req, &c);
 }

@@ -22,6 +22,7 @@ void cache_file(fuse_req_t req, struct fuse_file_info *fi, bool direct)
 {
     direct = direct || server_of(req)->config.cache == FUSE_CACHE_NONE ||
              ((fi->flags & O_DIRECT) && server_of(req)->direct_handles);
+    fi->fh = (uint64_t)fi->flags;
     fi->direct_io = direct;
     fi->keep_cache = !direct;
     fuse_wire_parallel_writes();

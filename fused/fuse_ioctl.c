@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* What chattr(1) and lsattr(1) ask for. A leased file shows as immutable, whatever its own flags are. */
+/* What chattr(1) and lsattr(1) ask for: a leased file shows as immutable, whatever its own flags are. And clones. */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/fs.h>
 #include <string.h>
 
+#include "fused/clone_tokens.h"
+#include "fused/fs_front_door.h"
 #include "fused/fuse_private.h"
 
 static const struct {
@@ -120,16 +123,97 @@ static void reply(fuse_req_t req, int err, const void *out, size_t size, size_t 
         fuse_reply_ioctl(req, 0, out, size);
 }
 
+/* ---- clones ---- */
+
+static int regular_size(fuse_req_t req, uint64_t ino, uint64_t *ret_size)
+{
+    struct stat attr;
+    int err = fs_getattr(fs_of(req), ino, &attr);
+
+    if (err)
+        return err;
+    if (!S_ISREG(attr.st_mode))
+        return S_ISDIR(attr.st_mode) ? -EISDIR : -EINVAL;
+    *ret_size = (uint64_t)attr.st_size;
+    return 0;
+}
+
+static void clone_token(fuse_req_t req, fuse_ino_t ino, int flags, size_t room)
+{
+    struct leasefs_clone_token token;
+    uint64_t size;
+    int err = regular_size(req, ino, &size);
+
+    if (!err && (flags & O_ACCMODE) == O_WRONLY)
+        err = -EBADF;
+    if (!err)
+        err = clone_token_issue(server_of(req)->clone_tokens, ino, fuse_req_ctx(req)->uid, fs_monotonic_ns(), &token);
+    reply(req, err, &token, sizeof(token), room);
+}
+
+/* The rules of FICLONERANGE. *ret_length: what there is to be done. */
+static int check_clone(const struct leasefs_clone_range *range, uint64_t size, uint64_t *ret_length)
+{
+    uint64_t whole = POOL_BLOCK_SIZE - 1, length = range->length;
+
+    if ((range->source_offset | range->destination_offset) & whole || range->source_offset > size)
+        return -EINVAL;
+    if (length == 0)
+        length = size - range->source_offset;
+    if (length > size - range->source_offset)
+        return -EINVAL;
+    if ((length & whole) && range->source_offset + length != size)
+        return -EINVAL;
+    *ret_length = length;
+    return 0;
+}
+
+static void clone_range(fuse_req_t req, fuse_ino_t ino, int flags, const void *in, size_t size)
+{
+    struct leasefs_clone_range range;
+    uint64_t source, length, source_size, own_size;
+    int err = regular_size(req, ino, &own_size);
+
+    if (!err && ((flags & O_ACCMODE) == O_RDONLY || (flags & O_APPEND)))
+        err = -EBADF;
+    if (!err && fs_read_only(fs_of(req)))
+        err = -EROFS;
+    if (!err && size < sizeof(range))
+        err = -EINVAL;
+    if (!err) {
+        memcpy(&range, in, sizeof(range));
+        err = clone_token_take(server_of(req)->clone_tokens, &range.source, fs_monotonic_ns(), &source);
+    }
+    if (!err)
+        err = regular_size(req, source, &source_size);
+    if (!err)
+        err = check_clone(&range, source_size, &length);
+    if (err)
+        fuse_reply_err(req, -err);
+    else
+        change_clone(req, source, range.source_offset, length, ino, range.destination_offset);
+}
+
+/* ---- all ---- */
+
 void op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned int cmd, void *arg, struct fuse_file_info *fi, unsigned flags,
               const void *in_buf, size_t in_bufsz, size_t out_bufsz)
 {
     struct fsxattr fsx = {0};
     struct flags its;
-    int err = get(req, ino, &its);
+    int err;
 
     (void)arg;
-    (void)fi;
     (void)flags;
+    if (cmd == LEASEFS_IOC_CLONE_TOKEN) {
+        clone_token(req, ino, (int)fi->fh, out_bufsz);
+        return;
+    }
+    if (cmd == LEASEFS_IOC_CLONE_RANGE) {
+        clone_range(req, ino, (int)fi->fh, in_buf, in_bufsz);
+        return;
+    }
+    err = get(req, ino, &its);
     if (err) {
         fuse_reply_err(req, -err);
         return;

@@ -16,6 +16,7 @@ struct fuse_server {
     struct fs *fs;
     struct park *park;
     struct fuse_session *session;
+    struct clone_tokens *clone_tokens;
     struct fuse_wire wire;
     struct fuse_server_config config;
     /* How long the kernel trusts attributes and names. It is the only client but for leases, whose commits tell it. */
@@ -54,7 +55,8 @@ static inline void reply_result(fuse_req_t req, int64_t result)
 void reply_entry(fuse_req_t req, int err, const struct fs_entry *entry);
 void entry_to_fuse(fuse_req_t req, const struct fs_entry *entry, struct fuse_entry_param *param);
 
-/* How a file that was just opened is read and written: past the kernel's cache or through it. */
+/* How a file that was just opened is read and written: past the kernel's cache or through it. Its handle is the flags
+ * it was opened with. */
 void cache_file(fuse_req_t req, struct fuse_file_info *fi, bool direct);
 
 /* fuse_change.c: requests that may have to wait for a lease. */
@@ -66,6 +68,10 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
 void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *fi);
 void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct fuse_file_info *fi_in,
                         fuse_ino_t ino_out, off_t off_out, struct fuse_file_info *fi_out, size_t len, int flags);
+
+/* Answers an ioctl. */
+void change_clone(fuse_req_t req, uint64_t source, uint64_t source_offset, uint64_t length, uint64_t destination,
+                  uint64_t destination_offset);
 
 /* fuse_names.c */
 void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);

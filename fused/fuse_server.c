@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fused/clone_tokens.h"
 #include "fused/fuse_private.h"
 
 #define MIN_THREADS    10u /* each reads requests into a buffer of its own, of 1 MiB */
@@ -138,6 +139,9 @@ int fuse_server_new(struct fs *fs, struct park *park, const struct fuse_server_c
         err = -errno;
         goto undo;
     }
+    err = clone_tokens_new(&server->clone_tokens);
+    if (err)
+        goto undo;
     server->session = fuse_session_new(args, &ops, sizeof(ops), server);
     if (!server->session) {
         err = -EINVAL;
@@ -161,6 +165,7 @@ void fuse_server_free(struct fuse_server *server)
         close(server->ready_fd);
     if (server->ended_fd >= 0)
         close(server->ended_fd);
+    clone_tokens_free(server->clone_tokens);
     free(server);
 }
 

@@ -171,6 +171,8 @@ int layout_clone(void *arg, const char *source, const char *destination, const s
     else
         err = path_permission(src, who, PATH_MAY_READ);
     if (!err) {
+        /* What programs wrote to their mappings and Linux has not written yet. */
+        cache_forget_bytes(fs, src->ino, range_from(0));
         err = path_walk_to_change(fs, destination, who, &dst);
         if (!err) {
             err = clone_onto(fs, src, dst, who, waiter);

@@ -18,7 +18,7 @@ read -ra sanitize <<<"$SANITIZE"
 every_file_is_there()
 {
     local file page
-    for file in bin/leasefs bin/leasectl include/leasefs/leasefs.h include/leasefs/protocol.h \
+    for file in bin/leasefs bin/leasectl include/leasefs/leasefs.h include/leasefs/protocol.h include/leasefs/ioctl.h \
         "$LIBDIR/libleasefs.so" "$LIBDIR/libleasefs.so.0" "$LIBDIR/pkgconfig/leasefs.pc" \
         share/bash-completion/completions/leasectl; do
         [[ -s $1/$file ]] || fail "$file is not installed"

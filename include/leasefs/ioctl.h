@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#ifndef LEASEFS_IOCTL_H
+#define LEASEFS_IOCTL_H
+
+/*
+ * Copying by sharing blocks between two open files of one leasefs mount, as
+ * FICLONE and FICLONERANGE do elsewhere (Linux does not pass those on to FUSE
+ * filesystems). Later changes to either file are not seen in the other.
+ *
+ * An ioctl knows only the file it is made on. So the source hands out a token,
+ * which proves that its bearer had the file open for reading, and the
+ * destination takes it. leasefs_clone() does both.
+ */
+
+#include <stdint.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+/* Good for one clone within ten seconds. Not to be shown to those who may not
+ * read the file. */
+struct leasefs_clone_token {
+    uint64_t word[3];
+};
+
+/* Offsets are multiples of 4096; so is the length, or it reaches the source's
+ * end. 0: to the source's end. */
+struct leasefs_clone_range {
+    struct leasefs_clone_token source;
+    uint64_t source_offset, length, destination_offset;
+};
+
+/* On a regular file that is open for reading.
+ * EBADF: it is not open for reading. EINVAL: not a regular file. EAGAIN: too
+ * many tokens are out. ENOTTY: no leasefs. */
+#define LEASEFS_IOC_CLONE_TOKEN _IOR('l', 0xe0, struct leasefs_clone_token)
+
+/* On a regular file that is open for writing, not with O_APPEND; it becomes
+ * longer where the range wants it, never shorter. Waits for leases as a write
+ * does. Other errors: as FICLONERANGE, and ESTALE: no such token: it was used,
+ * it is too old, or it comes from elsewhere. */
+#define LEASEFS_IOC_CLONE_RANGE _IOW('l', 0xe1, struct leasefs_clone_range)
+
+#if defined(_POSIX_C_SOURCE) && _POSIX_C_SOURCE >= 200112L /* fsync() is declared */
+/* All of `source` over the start of `destination`. What programs wrote to
+ * mappings of either is written back first: what Linux would write later is not
+ * in the source, and would be over the copy. 0, or -1 and errno. */
+static inline int leasefs_clone(int source, int destination)
+{
+    struct leasefs_clone_range all = {{{0, 0, 0}}, 0, 0, 0};
+
+    if (fsync(source) || fsync(destination))
+        return -1;
+    if (ioctl(source, LEASEFS_IOC_CLONE_TOKEN, &all.source))
+        return -1;
+    return ioctl(destination, LEASEFS_IOC_CLONE_RANGE, &all);
+}
+#endif
+
+#endif
