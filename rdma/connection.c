@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "rdma/connection.h"
 
+#include <arpa/inet.h>
 #include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
 
 #include "rdma/faults.h"
 #include "rdma/internal.h"
+#include "rdma/offence.h"
 #include "rdma/sync.h"
 
 #define HALF_OPEN_NS (5 * NS_PER_S)
@@ -28,6 +30,8 @@ struct connection {
     uint64_t ends_at_ns; /* of one that is half open, or broken */
     unsigned users;      /* threads that call verbs on the QP; it is destroyed when there are none */
     bool setting_up;
+    bool may_write; /* what the QP lets the peer do, besides reading */
+    bool changing;  /* a thread is about to change that */
     bool established;
     bool broken; /* its QP is in ERR */
     bool condemned;
@@ -158,10 +162,27 @@ static void tear_down(struct helper_job *job)
     free(connection);
 }
 
+static const void *address_of(const struct sockaddr *address)
+{
+    if (address->sa_family == AF_INET)
+        return &((const struct sockaddr_in *)address)->sin_addr;
+    return &((const struct sockaddr_in6 *)address)->sin6_addr;
+}
+
 void connection_reject(struct fabric *fabric, struct rdma_cm_id *id, unsigned code)
 {
     struct leasefs_cm_reject reject = {.magic = htole32(LEASEFS_CM_MAGIC), .code = htole32(code)};
+    const struct sockaddr *peer = rdma_get_peer_addr(id);
+    char from[INET6_ADDRSTRLEN];
+    unsigned long long unsaid;
 
+    /* Peers are refused for these whenever they like. */
+    if ((code == LEASEFS_REJECT_MALFORMED || code == LEASEFS_REJECT_COOKIE) &&
+        offence_to_log(fabric, code == LEASEFS_REJECT_COOKIE ? OFFENCE_COOKIE : OFFENCE_MALFORMED, &unsaid))
+        fabric_log("a connection from %s was refused: %s (%llu like it before)",
+                   inet_ntop(peer->sa_family, address_of(peer), from, sizeof(from)) ? from : "?",
+                   code == LEASEFS_REJECT_COOKIE ? "its cookie is used, expired or made up" : "no request of ours",
+                   unsaid);
     rdma_reject(id, &reject, sizeof(reject));
     pthread_mutex_lock(&fabric->lock);
     fabric->counters.rejected[code < FABRIC_REJECT_REASONS ? code : 0]++;
@@ -198,20 +219,91 @@ static uint8_t at_most(uint8_t asked, int device_limit)
     return device_limit >= 0 && asked > device_limit ? (uint8_t)device_limit : asked;
 }
 
+static int set_rights(struct connection *connection, bool may_write)
+{
+    struct ibv_qp_attr attr = {.qp_access_flags = IBV_ACCESS_REMOTE_READ | (may_write ? IBV_ACCESS_REMOTE_WRITE : 0u)};
+
+    return -ibv_modify_qp(connection->id->qp, &attr, IBV_QP_ACCESS_FLAGS);
+}
+
 static int accept_request(struct connection *connection, const struct rdma_conn_param *request)
 {
-    struct ibv_qp_attr attr = {.qp_access_flags = IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE};
     struct rdma_conn_param answer = {
         .responder_resources = at_most(request->responder_resources, connection->fabric->attr.max_qp_rd_atom),
         .initiator_depth = at_most(request->initiator_depth, connection->fabric->attr.max_qp_init_rd_atom),
         .rnr_retry_count = 7,
     };
 
-    if (rdma_accept(connection->id, &answer) < 0)
-        return errno ? -errno : -EIO;
-    /* rdma_cm has allowed atomics as well, which no MR of ours does: only what is needed stays. What a lease may do
-     * is the MR's matter. */
-    return -ibv_modify_qp(connection->id->qp, &attr, IBV_QP_ACCESS_FLAGS);
+    return rdma_accept(connection->id, &answer) < 0 ? errno ? -errno : -EIO : 0;
+}
+
+/* rdma_cm has allowed everything, atomics as well, which no MR of ours does: only what the session's leases need stays.
+ * Whoever grants a lease meanwhile waits until the connection is set up. Gives the lock up for a while. */
+static int set_first_rights_locked(struct connection *connection)
+{
+    struct fabric *fabric = connection->fabric;
+    bool wanted;
+    int r;
+
+    do {
+        wanted = connection->session->writers > 0;
+        pthread_mutex_unlock(&fabric->lock);
+        r = set_rights(connection, wanted);
+        pthread_mutex_lock(&fabric->lock);
+        connection->may_write = wanted;
+    } while (r == 0 && wanted != (connection->session->writers > 0));
+    return r;
+}
+
+/* One whose QP allows more or less than the session's leases need, or does not have its rights yet. */
+static struct connection *find_unfitting_locked(struct exposure_session *session)
+{
+    struct connection *connection;
+
+    LIST_FOREACH(connection, &session->fabric->connections, link)
+    {
+        if (connection->session != session || connection->condemned)
+            continue;
+        if (connection->setting_up || connection->changing || connection->may_write != (session->writers > 0))
+            return connection;
+    }
+    return NULL;
+}
+
+void connection_fit_rights(struct exposure_session *session)
+{
+    struct fabric *fabric = session->fabric;
+    struct connection *connection;
+
+    pthread_mutex_lock(&fabric->lock);
+    while ((connection = find_unfitting_locked(session))) {
+        bool wanted = session->writers > 0;
+
+        if (connection->setting_up || connection->changing) {
+            pthread_cond_wait(&fabric->changed, &fabric->lock);
+            continue;
+        }
+        connection->changing = true;
+        connection->users++;
+        pthread_mutex_unlock(&fabric->lock);
+        set_rights(connection, wanted); /* a failure is a QP that allows nothing any more */
+        pthread_mutex_lock(&fabric->lock);
+        connection->may_write = wanted;
+        connection->changing = false;
+        connection->users--;
+        pthread_cond_broadcast(&fabric->changed);
+    }
+    pthread_mutex_unlock(&fabric->lock);
+}
+
+unsigned connection_count_writable_locked(struct fabric *fabric)
+{
+    struct connection *connection;
+    unsigned count = 0;
+
+    LIST_FOREACH(connection, &fabric->connections, link)
+    count += !connection->condemned && connection->may_write;
+    return count;
 }
 
 /* Puts a new connection into the list, in place of the session's others. -EBUSY */
@@ -276,6 +368,8 @@ int connection_accept(struct exposure_session *session, struct rdma_cm_id *id, c
         connection_reject(fabric, id, LEASEFS_REJECT_RESOURCES);
 
     pthread_mutex_lock(&fabric->lock);
+    if (r == 0)
+        r = set_first_rights_locked(connection);
     connection->setting_up = false;
     if (r < 0)
         condemn_locked(connection);
@@ -317,38 +411,62 @@ void connection_disconnected(struct connection *connection)
 
 /* Ending the connection at once would let the peer's own clean-up flush its requests before it sees the refusal that
  * tells it why. The QP is dead, so nothing is lost by waiting for the peer to go. */
-static void break_locked(struct connection *connection)
+static bool break_locked(struct connection *connection)
 {
     if (connection->broken || connection->condemned)
-        return;
+        return false;
     connection->broken = true;
+    connection->fabric->counters.broken++;
     connection->ends_at_ns = monotonic_ns() + BROKEN_NS;
+    return true;
+}
+
+static void log_offence(struct fabric *fabric, enum offence_kind kind, uint64_t session_id)
+{
+    unsigned long long unsaid;
+
+    /* Session 0 is the self-test's. */
+    if (session_id && offence_to_log(fabric, kind, &unsaid))
+        fabric_log("session %llu: %s (%llu like it before)", (unsigned long long)session_id,
+                   kind == OFFENCE_MESSAGE ? "its peer sends messages, which are not in our protocol: it is cut off"
+                                           : "the NIC has refused its peer an access, or their connection broke",
+                   unsaid);
 }
 
 void connection_broken(struct connection *connection)
 {
-    pthread_mutex_lock(&connection->fabric->lock);
-    break_locked(connection);
-    pthread_mutex_unlock(&connection->fabric->lock);
+    struct fabric *fabric = connection->fabric;
+    uint64_t session_id = connection->session->id;
+    bool broke;
+
+    pthread_mutex_lock(&fabric->lock);
+    broke = break_locked(connection);
+    pthread_mutex_unlock(&fabric->lock);
+    if (broke)
+        log_offence(fabric, OFFENCE_ACCESS, session_id);
 }
 
 void connection_completion(struct connection *connection, struct ibv_cq *cq)
 {
     struct fabric *fabric = connection->fabric;
+    uint64_t session_id = connection->session->id;
+    bool broke = false, violation = false;
     struct ibv_wc completion;
     int n = ibv_poll_cq(cq, 1, &completion);
 
     pthread_mutex_lock(&fabric->lock);
     if (n > 0 && completion.status == IBV_WC_WR_FLUSH_ERR) {
         connection->quiet = true;
-        break_locked(connection);
+        broke = break_locked(connection);
     } else {
-        if (n > 0 && completion.status == IBV_WC_SUCCESS)
-            fabric->counters.violations++; /* a SEND, or a WRITE with immediate data: not in our protocol */
+        violation = n > 0 && completion.status == IBV_WC_SUCCESS; /* a SEND, or a WRITE with immediate data */
+        fabric->counters.violations += violation;
         condemn_locked(connection);
     }
     pthread_cond_broadcast(&fabric->changed);
     pthread_mutex_unlock(&fabric->lock);
+    if (broke || violation)
+        log_offence(fabric, broke ? OFFENCE_ACCESS : OFFENCE_MESSAGE, session_id);
 }
 
 uint64_t connection_expire(struct fabric *fabric)

@@ -51,6 +51,13 @@ void connection_condemn_session_locked(struct exposure_session *session);
 void connection_condemn_all_locked(struct fabric *fabric);
 
 /*
+ * The session's QPs let its peer write, or not any more, as its leases need (session->writers). When it returns they
+ * do. May block in the kernel.
+ */
+void connection_fit_rights(struct exposure_session *session);
+unsigned connection_count_writable_locked(struct fabric *fabric);
+
+/*
  * The last rung: every connection that the session has now goes to ERR and is waited for until it is quiet.
  * -ETIMEDOUT: not all of them by the deadline.
  */

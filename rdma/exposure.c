@@ -82,6 +82,9 @@ int exposure_expose_as(struct exposure_session *session, const struct exposure_r
         return r;
     }
     enlist(session->fabric, exposure);
+    exposure->writes = request->mode == LEASE_WRITE;
+    if (exposure->writes)
+        session_add_writer(session);
     ret_grant->remote_address = region_remote_address(exposure->region);
     ret_grant->rkey = region_rkey(exposure->region);
     *ret_exposure = exposure;
@@ -103,6 +106,8 @@ static void free_exposure(struct exposure *exposure)
     fabric->counters.exposures_now--;
     fabric->counters.bytes_now -= exposure->length;
     pthread_mutex_unlock(&fabric->lock);
+    if (exposure->writes)
+        session_remove_writer(exposure->session);
     region_retire(exposure->region);
     free(exposure);
 }

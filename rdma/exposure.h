@@ -32,6 +32,7 @@ struct exposure {
     struct region *region;
     enum exposure_style style;
     uint64_t length;
+    bool writes; /* its peer may write: counted in session->writers */
 
     /* The caller's, until it has been told that the fence, or orphaning, succeeded. */
     const struct layout_segment *segments;

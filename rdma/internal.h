@@ -27,6 +27,7 @@
 #include "rdma/exposure.h"
 #include "rdma/helpers.h"
 #include "rdma/keys.h"
+#include "rdma/offence.h"
 #include "rdma/proof.h"
 #include "rdma/rereg.h"
 #include "rdma/revoke.h"
@@ -41,7 +42,7 @@
 #define FABRIC_MECHANISMS     6
 
 struct fabric_counters {
-    uint64_t accepted, established, replaced, half_open_expired, violations;
+    uint64_t accepted, established, replaced, half_open_expired, violations, broken;
     uint64_t rejected[FABRIC_REJECT_REASONS];
     uint64_t exposures, exposures_now, bytes, bytes_now, expose_failed;
 };
@@ -84,9 +85,11 @@ struct fabric {
     uint64_t pinned_bytes;                  /* by regions that are not gone */
     bool stopping, device_gone;
     struct fabric_counters counters;
+    struct offence offences[OFFENCES];
 };
 
 struct exposure_session {
+    struct helper_job narrowing; /* must be first */
     struct fabric *fabric;
     uint64_t id;
     struct ibv_pd *pd;
@@ -94,7 +97,9 @@ struct exposure_session {
     /* Guarded by fabric->lock. */
     LIST_ENTRY(exposure_session) link;
     unsigned refs;
-    unsigned barred; /* regions of a fenced QP that could still be reached: no new connection (see region_bar) */
+    unsigned barred;  /* regions of a fenced QP that could still be reached: no new connection (see region_bar) */
+    unsigned writers; /* exposures that peers may write to: without any, the QP does not let them */
+    bool narrows;     /* the job is on its way, with a reference */
     bool cookie_valid;
     uint64_t cookie_expires_ns;
     uint8_t cookie[LEASEFS_COOKIE_SIZE];
@@ -106,6 +111,9 @@ int session_connect(struct exposure_session *session, struct exposure_address *r
 void session_close(struct exposure_session *session);
 void session_ref_locked(struct exposure_session *session);
 void fabric_session_unref(struct exposure_session *session); /* without the lock */
+/* An exposure to write to is about to be granted: on return the session's connections allow it. Another has ended. */
+void session_add_writer(struct exposure_session *session);
+void session_remove_writer(struct exposure_session *session);
 /* The session that this cookie admits, with a reference; the cookie is used up. NULL: none. */
 struct exposure_session *session_take_cookie(struct fabric *fabric, const uint8_t cookie[LEASEFS_COOKIE_SIZE]);
 

@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 #include <sys/utsname.h>
 
+#include "rdma/connection.h"
 #include "rdma/internal.h"
 
 static const char *mechanism_note(const struct fabric *fabric, const struct revoke_mechanism *mechanism)
@@ -113,21 +114,22 @@ json_t *report_status(void *arg)
     struct fabric *fabric = arg;
     struct fabric_counters counters;
     uint64_t pinned;
-    unsigned half_open;
+    unsigned half_open, writable;
     bool gone;
 
     pthread_mutex_lock(&fabric->lock);
     counters = fabric->counters;
     half_open = fabric->n_half_open;
+    writable = connection_count_writable_locked(fabric);
     gone = fabric->device_gone;
     pinned = fabric->pinned_bytes;
     pthread_mutex_unlock(&fabric->lock);
 
-    json_t *connections =
-        json_pack("{s:I, s:I, s:I, s:i, s:I, s:I, s:o}", "accepted", (json_int_t)counters.accepted, "established",
-                  (json_int_t)counters.established, "replaced", (json_int_t)counters.replaced, "half_open",
-                  (int)half_open, "half_open_expired", (json_int_t)counters.half_open_expired, "violations",
-                  (json_int_t)counters.violations, "rejected", rejects_json(&counters));
+    json_t *connections = json_pack(
+        "{s:I, s:I, s:I, s:i, s:i, s:I, s:I, s:I, s:o}", "accepted", (json_int_t)counters.accepted, "established",
+        (json_int_t)counters.established, "replaced", (json_int_t)counters.replaced, "half_open", (int)half_open,
+        "writable", (int)writable, "half_open_expired", (json_int_t)counters.half_open_expired, "violations",
+        (json_int_t)counters.violations, "broken", (json_int_t)counters.broken, "rejected", rejects_json(&counters));
     json_t *exposures = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "now", (json_int_t)counters.exposures_now,
                                   "bytes_now", (json_int_t)counters.bytes_now, "total", (json_int_t)counters.exposures,
                                   "bytes_total", (json_int_t)counters.bytes, "failed",

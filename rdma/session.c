@@ -8,6 +8,18 @@
 #include "rdma/internal.h"
 #include "rdma/sync.h"
 
+static void narrow(struct helper_job *job)
+{
+    struct exposure_session *session = (struct exposure_session *)job;
+    struct fabric *fabric = session->fabric;
+
+    pthread_mutex_lock(&fabric->lock);
+    session->narrows = false; /* what changes from here on brings another job */
+    pthread_mutex_unlock(&fabric->lock);
+    connection_fit_rights(session);
+    fabric_session_unref(session);
+}
+
 int session_open(void *arg, uint64_t session_id, struct exposure_session **ret_session)
 {
     struct fabric *fabric = arg;
@@ -16,6 +28,7 @@ int session_open(void *arg, uint64_t session_id, struct exposure_session **ret_s
 
     if (!session)
         return -ENOMEM;
+    session->narrowing.run = narrow;
     session->fabric = fabric;
     session->id = session_id;
     session->refs = 1;
@@ -63,6 +76,28 @@ void fabric_session_unref(struct exposure_session *session)
     pthread_mutex_lock(&fabric->lock);
     fabric->n_objects--;
     pthread_cond_broadcast(&fabric->changed);
+    pthread_mutex_unlock(&fabric->lock);
+}
+
+void session_add_writer(struct exposure_session *session)
+{
+    pthread_mutex_lock(&session->fabric->lock);
+    session->writers++;
+    pthread_mutex_unlock(&session->fabric->lock);
+    connection_fit_rights(session);
+}
+
+/* Nobody waits for the QP to be narrowed: the MR is what the lease was, and it is gone. */
+void session_remove_writer(struct exposure_session *session)
+{
+    struct fabric *fabric = session->fabric;
+
+    pthread_mutex_lock(&fabric->lock);
+    if (--session->writers == 0 && !session->narrows) {
+        session->narrows = true;
+        session_ref_locked(session);
+        helper_submit(fabric->closers, &session->narrowing);
+    }
     pthread_mutex_unlock(&fabric->lock);
 }
 

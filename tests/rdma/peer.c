@@ -254,6 +254,14 @@ static int uniform_byte(size_t length)
     return buffer[0];
 }
 
+static void answer_status(int status)
+{
+    if (status == IBV_WC_SUCCESS)
+        answer("ok");
+    else
+        answer("wc %d", status);
+}
+
 static void do_transfer(const char *line)
 {
     char what[8];
@@ -268,23 +276,46 @@ static void do_transfer(const char *line)
     memset(buffer, read ? 0xcc : byte, length);
     post(read ? IBV_WR_RDMA_READ : IBV_WR_RDMA_WRITE, 0, remote, rkey, length);
     status = wait_completion(NULL);
-    if (status != IBV_WC_SUCCESS)
-        answer("wc %d", status);
-    else if (read)
+    if (status == IBV_WC_SUCCESS && read)
         answer("ok %d", uniform_byte(length));
     else
-        answer("ok");
+        answer_status(status);
 }
 
-static void do_send(void)
+static void do_send(const char *line)
 {
-    post(IBV_WR_SEND, 0, 0, 0, 0);
-    int status = wait_completion(NULL);
+    unsigned count = 1;
+    int status = IBV_WC_SUCCESS;
 
-    if (status == IBV_WC_SUCCESS)
-        answer("ok");
-    else
-        answer("wc %d", status);
+    if (sscanf(line, "send %u", &count) == 1 && (count < 1 || count > STORM_DEPTH))
+        die(line);
+    for (unsigned i = 0; i < count; i++)
+        post(IBV_WR_SEND, 0, 0, 0, 0);
+    for (unsigned i = 0; i < count; i++) {
+        int one = wait_completion(NULL);
+
+        if (status == IBV_WC_SUCCESS)
+            status = one;
+    }
+    answer_status(status);
+}
+
+static void do_atomic(const char *line)
+{
+    struct ibv_sge sge = {(uintptr_t)buffer, 8, connection.mr->lkey};
+    struct ibv_send_wr *bad, wr = {
+                                 .sg_list = &sge,
+                                 .num_sge = 1,
+                                 .opcode = IBV_WR_ATOMIC_FETCH_AND_ADD,
+                                 .send_flags = IBV_SEND_SIGNALED,
+                                 .wr.atomic = {.compare_add = 1},
+                             };
+
+    if (sscanf(line, "atomic %" SCNu64 " %" SCNu32, &wr.wr.atomic.remote_addr, &wr.wr.atomic.rkey) != 2)
+        die(line);
+    if (ibv_post_send(connection.id->qp, &wr, &bad))
+        die("ibv_post_send");
+    answer_status(wait_completion(NULL));
 }
 
 /* The rest comes back flushed: until then the buffers can still change. */
@@ -415,8 +446,10 @@ int peer_main(void)
             do_storm(line);
         else if (!strncmp(line, "scan ", 5))
             do_scan(line);
-        else if (!strcmp(line, "send\n"))
-            do_send();
+        else if (!strncmp(line, "send", 4))
+            do_send(line);
+        else if (!strncmp(line, "atomic ", 7))
+            do_atomic(line);
         else if (!strcmp(line, "wait\n"))
             do_wait();
         else

@@ -5,6 +5,8 @@
  * again and again; as soon as the call returns the blocks are somebody else's, who writes a pattern into them. Not one
  * foreign byte may ever be in them afterwards (I1), and the peer may not have read one byte of the pattern (I2).
  *
+ * Atomics, which leases never allow, are tried in between.
+ *
  * LEASEFS_TORTURE_ROUNDS: revocations for each mechanism (default 8). LEASEFS_TEST_SEED: the same moments again. With
  * LEASEFS_TEST_PEER (see peer.h) the peer is on another machine, and the wire between may be as bad as it likes.
  *
@@ -72,6 +74,18 @@ static void connect_in_the_end(struct peer *peer, struct exposure_session *sessi
         CHECK(getenv("LEASEFS_TEST_PEER") && ++tries < 10);
 }
 
+/* Leases never allow them. A refusal costs the connection, so there is one now and then. */
+static void try_an_atomic(struct peer *peer, struct exposure_session *session, const struct lease *lease)
+{
+    const char *answer =
+        peer_ask(peer, "atomic %llu %u", (unsigned long long)lease->grant.remote_address, lease->grant.rkey);
+
+    CHECK(strncmp(answer, "wc ", 3) == 0);
+    for (size_t i = 0; i < LEASE_SIZE; i++)
+        CHECK(*pool_byte(SLOT, i) == OLD_BYTE);
+    connect_in_the_end(peer, session);
+}
+
 /* One life of a lease. Bytes that crossed after it: in the blocks, or in the peer. */
 static size_t live_and_die(const struct torture *torture, struct peer *peer, struct exposure_session *session,
                            enum lease_mode mode)
@@ -82,6 +96,8 @@ static size_t live_and_die(const struct torture *torture, struct peer *peer, str
     memset(pool_byte(SLOT, 0), OLD_BYTE, LEASE_SIZE);
     expose(session, SLOT, mode, &lease);
     connect_in_the_end(peer, session);
+    if (rand_r(&seed) % 4 == 0)
+        try_an_atomic(peer, session, &lease);
     CHECK_ANSWER(peer_ask(peer, "storm %llu %u %u %u %s", (unsigned long long)lease.grant.remote_address,
                           lease.grant.rkey, LEASE_SIZE, (unsigned)rand_r(&seed), mode == LEASE_READ ? "read" : ""),
                  "running");
