@@ -210,6 +210,39 @@ static void memory_on_demand_that_fails_leads_to_the_deregistration(void)
     escalate(&(struct escalation){.faults = "", .ladder = "odp,dereg,qp", .gate = -EOPNOTSUPP, .climbed = "odp"});
 }
 
+static void memory_on_demand_that_is_stuck_leads_to_the_connection(void)
+{
+    start_fabric(NULL);
+    bool works = fabric->on_demand_works;
+
+    fabric_stop(fabric);
+    if (!works)
+        exit(SKIPPED);
+    escalate(&(struct escalation){.faults = "odp=stuck",
+                                  .ladder = "odp,dereg,qp",
+                                  .gate = -EOPNOTSUPP,
+                                  .climbed = "qp",
+                                  .passed = "odp",
+                                  .word = "late"});
+}
+
+static void a_memory_window_that_is_stuck_leads_to_the_connection(void)
+{
+    escalate(&(struct escalation){.faults = "mw=stuck",
+                                  .ladder = "mw,dereg,qp",
+                                  .gate = -ETIMEDOUT,
+                                  .climbed = "qp",
+                                  .passed = "mw",
+                                  .word = "late"});
+}
+
+/* With a gate the peer would be refused, its QP end by itself, and that be seen. */
+static void a_connection_that_is_stuck_leads_to_other_pages(void)
+{
+    escalate(&(struct escalation){
+        .faults = "dereg=fail,qp=stuck", .fence = -ETIMEDOUT, .climbed = "punch", .passed = "qp", .word = "late"});
+}
+
 /* An MR cannot go as long as there is a window on it. */
 static void a_memory_window_that_cannot_be_freed_leads_to_the_connection(void)
 {
@@ -286,6 +319,9 @@ int main(int argc, char **argv)
         SELFTEST(the_thread_that_is_stuck_is_left_behind_and_another_climbs_on),
         SELFTEST(memory_on_demand_that_fails_leads_to_the_deregistration),
         SELFTEST(a_memory_window_that_cannot_be_freed_leads_to_the_connection),
+        SELFTEST(memory_on_demand_that_is_stuck_leads_to_the_connection),
+        SELFTEST(a_memory_window_that_is_stuck_leads_to_the_connection),
+        SELFTEST(a_connection_that_is_stuck_leads_to_other_pages),
         SELFTEST(when_no_fence_comes_the_pool_gets_other_pages),
         SELFTEST(when_everything_fails_nothing_is_given_back),
         SELFTEST(memory_on_demand_is_never_punched),

@@ -6,6 +6,9 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 #include <pthread.h>
@@ -446,6 +449,26 @@ static void threads_never_get_the_same_block(void **state)
     end_empty(pool);
 }
 
+/* A child that had it would make pages that the NIC writes copy-on-write: the daemon and the NIC would part ways. */
+static void a_child_does_not_inherit_the_pool(void **state)
+{
+    struct pool *pool = new_pool(4 * MIB);
+    unsigned char present;
+    int status;
+
+    (void)state;
+    assert_int_equal(mincore(pool_base(pool), 1, &present), 0);
+
+    pid_t child = fork();
+
+    if (child == 0)
+        _exit(mincore(pool_base(pool), 1, &present) < 0 && errno == ENOMEM ? 0 : 1);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+    end_empty(pool);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -457,6 +480,7 @@ int main(void)
         cmocka_unit_test(large_requests_lie_in_their_huge_pages_as_in_the_file),
         cmocka_unit_test(a_full_pool_is_full_to_the_block),
         cmocka_unit_test(silly_requests_are_refused),
+        cmocka_unit_test(a_child_does_not_inherit_the_pool),
         cmocka_unit_test(random_references_agree_with_arrays),
         cmocka_unit_test(random_references_agree_with_arrays_over_two_groups),
         cmocka_unit_test(threads_never_get_the_same_block),
