@@ -12,16 +12,36 @@ import subprocess
 import tempfile
 import time
 
-from samples import Samples, output_of, rotated, say
+from samples import STARTED, Samples, output_of, rotated, say
 
 MIB, GIB = 1 << 20, 1 << 30
 DEPTH = 16
 PORT = 18515
-# bytes: of one bandwidth measurement. sizes: of leases. rounds: leases of each size a pass.
-Extent = collections.namedtuple("Extent", "passes file bytes latencies runtime pool sizes rounds")
-FULL = Extent(5, 16 * MIB, 32 * MIB, 600, "1s", "1216M", (4096, 256 << 10, 16 * MIB, 256 * MIB, GIB), 12)
-QUICK = Extent(1, 4 * MIB, 4 * MIB, 50, "300ms", "96M", (4096, 16 * MIB), 3)
+# file: of 64 KiB or 1 MiB requests, moved in one go. sizes: of leases, with the rounds that each gets a pass.
+Extent = collections.namedtuple("Extent", "passes file latencies runtime pool sizes")
+FULL = Extent(5, 32 * MIB, 600, "1s", "1216M",
+              {4096: 100, 256 << 10: 100, 16 * MIB: 40, 256 * MIB: 12, GIB: 6})
+QUICK = Extent(1, 4 * MIB, 50, "300ms", "96M", {4096: 5, 16 * MIB: 3})
+BYTES_SHARE = 0.45  # of the time, for bytes; the rest is for leases
 MECHANISMS = ("rereg", "mw", "odp", "dereg")
+
+
+class Clock:
+    """Turns of one thing, as many as wanted, but only as long as there is time; one in any case."""
+
+    def __init__(self, until):
+        self.until = until
+
+    def turns(self, wanted, what):
+        longest = 0
+        for turn in range(wanted):
+            started = time.monotonic()
+            if turn and self.until and started + longest > self.until:
+                say(f"{what}: no time for more than {turn} of {wanted} passes")
+                return
+            say(f"{what}: pass {turn + 1} of {wanted}")
+            yield turn
+            longest = max(longest, time.monotonic() - started)
 
 
 def cpu_seconds(threads):
@@ -55,6 +75,11 @@ class Leasefs:
         words = [f"--{name}" if value is True else f"--{name}={value}" for name, value in settings.items()]
         return json.loads(output_of([f"{self.options.programs}/leasefs_bench", f"--control={self.control}",
                                      *words, what, path]))
+
+    def peak_memory(self):
+        """MiB, the pool included as far as it was used."""
+        with open(f"/proc/{self.daemon.pid}/status", encoding="ascii") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith("VmHWM:")) / 1024
 
     def threads(self):
         return [f"/proc/{self.daemon.pid}/task/{thread}" for thread in os.listdir(f"/proc/{self.daemon.pid}/task")]
@@ -155,7 +180,7 @@ class Bandwidth:
 
     def leasefs(self, samples, options, extent, leasefs):
         before = cpu_seconds(leasefs.threads())
-        told = leasefs.measure("bandwidth", "/data", size=self.size, depth=DEPTH, bytes=extent.bytes,
+        told = leasefs.measure("bandwidth", "/data", size=self.size, depth=DEPTH, bytes=extent.file,
                                **({"write": True} if self.direction == "write" else {}))
         samples.add(f"bandwidth.{self.name}", "leasefs", "MB/s", told["bytes"] / told["seconds"] / 1e6)
         samples.add(f"server_cpu.{self.name}", "leasefs", "s/GiB",
@@ -163,7 +188,7 @@ class Bandwidth:
 
     def verbs(self, samples, options, extent, _):
         figures = perftest(options, f"ib_{self.direction}_bw", "-s", str(self.size), "-t", str(DEPTH),
-                           "-n", str(max(extent.bytes // self.size, 2 * DEPTH)))
+                           "-n", str(max(extent.file // self.size, 2 * DEPTH)))
         if figures[3]:  # perftest prints 0 when a machine is too slow for it
             samples.add(f"bandwidth.{self.name}", "verbs", "MB/s", figures[3] * MIB / 1e6)
 
@@ -209,7 +234,7 @@ def start_nfs(stack, samples, options, scratch):
     return nfs
 
 
-def measure_bytes(samples, options, extent, scratch):
+def measure_bytes(samples, options, extent, scratch, clock):
     with contextlib.ExitStack() as stack:
         subjects = {"leasefs": Leasefs(options, extent, scratch), "verbs": None}
         stack.callback(subjects["leasefs"].end)
@@ -219,12 +244,12 @@ def measure_bytes(samples, options, extent, scratch):
             subjects["nfs"] = nfs
             fill(f"{nfs.mountpoint}/data", extent.file)
         measures = [Latency()] + [Bandwidth(write, size) for write in (False, True) for size in (65536, MIB)]
-        for turn in range(extent.passes):
-            say(f"bytes: pass {turn + 1} of {extent.passes}")
+        for turn in clock.turns(extent.passes, "bytes"):
             for measure in measures:
                 for name in rotated(list(subjects), turn):
-                    getattr(measure, name)(samples, options, extent, subjects[name])
+                    samples.attempt(f"bytes, {name}", getattr(measure, name), samples, options, extent, subjects[name])
                 samples.save()
+        samples.add("memory.server.peak", "leasefs", "MiB", subjects["leasefs"].peak_memory())
 
 
 # --- leases ---
@@ -252,27 +277,30 @@ def ladder_of(mechanism):
     return mechanism if mechanism in ("dereg", "odp") else f"{mechanism}\\,dereg"
 
 
-def measure_mechanism(samples, options, extent, scratch, mechanism):
+def measure_size(samples, options, mechanism, size, rounds, leasefs):
+    verbs = bare(options, mechanism, size, rounds)
+    told = leasefs.measure("revoke", "/data", size=size, count=rounds, mechanism=mechanism)
+    for subject, taken in (("leasefs", told), ("verbs", verbs)):
+        samples.add_latencies(f"revoke.{mechanism}", subject, taken["revoke_us"], size)
+    if mechanism in ("dereg", "odp"):
+        told = leasefs.measure("grant", "/data", size=size, count=rounds)
+        style = "pinned" if mechanism == "dereg" else mechanism
+        samples.add_latencies(f"grant.{style}", "leasefs", told["first_byte_us"], size)
+        samples.add_latencies(f"grant.{style}", "verbs", verbs["expose_us"], size)
+
+
+def measure_mechanism(samples, options, extent, scratch, clock, mechanism):
     with contextlib.ExitStack() as stack:
         leasefs = Leasefs(options, extent, scratch, ladder_of(mechanism))
         stack.callback(leasefs.end)
-        leasefs.file("data", extent.sizes[-1])
-        for turn in range(extent.passes):
-            say(f"leases: {mechanism}, pass {turn + 1} of {extent.passes}")
-            for size in rotated(extent.sizes, turn):
-                verbs = bare(options, mechanism, size, extent.rounds)
-                told = leasefs.measure("revoke", "/data", size=size, count=extent.rounds, mechanism=mechanism)
-                for name, subject, taken in (("revoke", "leasefs", told), ("revoke", "verbs", verbs)):
-                    samples.add_latencies(f"{name}.{mechanism}", subject, taken["revoke_us"], size)
-                if mechanism in ("dereg", "odp"):
-                    told = leasefs.measure("grant", "/data", size=size, count=extent.rounds)
-                    style = "pinned" if mechanism == "dereg" else mechanism
-                    samples.add_latencies(f"grant.{style}", "leasefs", told["first_byte_us"], size)
-                    samples.add_latencies(f"grant.{style}", "verbs", verbs["expose_us"], size)
+        leasefs.file("data", max(extent.sizes))
+        for turn in clock.turns(extent.passes, f"leases, {mechanism}"):
+            for size in rotated(list(extent.sizes), turn):
+                measure_size(samples, options, mechanism, size, extent.sizes[size], leasefs)
                 samples.save()
 
 
-def measure_leases(samples, options, extent, scratch):
+def usable_mechanisms(samples, options, scratch):
     leasefs = Leasefs(options, QUICK, scratch)
     try:
         known = known_mechanisms(options, leasefs)
@@ -287,7 +315,16 @@ def measure_leases(samples, options, extent, scratch):
         elif not known[mechanism]["available"]:
             samples.skip(f"revoke.{mechanism}", "leasefs does not use it on this device")
         else:
-            measure_mechanism(samples, options, extent, scratch, mechanism)
+            yield mechanism
+
+
+def measure_leases(samples, options, extent, scratch, until):
+    mechanisms = list(usable_mechanisms(samples, options, scratch))
+    while mechanisms:
+        share = time.monotonic() + (until - time.monotonic()) / len(mechanisms) if until else None
+        mechanism = mechanisms.pop(0)
+        samples.attempt(f"leases, {mechanism}", measure_mechanism, samples, options, extent, scratch, Clock(share),
+                        mechanism)
 
 
 def main():
@@ -300,6 +337,7 @@ def main():
     parser.add_argument("--only", choices=("bytes", "leases"))
     parser.add_argument("--passes", type=int)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--minutes", type=float, help="after which no further pass is begun")
     parser.add_argument("--output", required=True)
     options = parser.parse_args()
     extent = QUICK if options.quick else FULL
@@ -308,10 +346,12 @@ def main():
     scratch = tempfile.mkdtemp(prefix="leasefs-bench.")
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+        until = STARTED + options.minutes * 60 if options.minutes else None
         if options.only != "leases":
-            measure_bytes(samples, options, extent, scratch)
+            share = until and time.monotonic() + (until - time.monotonic()) * (1 if options.only else BYTES_SHARE)
+            samples.attempt("bytes", measure_bytes, samples, options, extent, scratch, Clock(share))
         if options.only != "bytes":
-            measure_leases(samples, options, extent, scratch)
+            samples.attempt("leases", measure_leases, samples, options, extent, scratch, until)
     samples.save()
 
 

@@ -55,6 +55,14 @@ class Samples:
     def skip(self, metric, reason):
         self.document["skipped"][metric] = reason
 
+    def attempt(self, what, measure, *arguments):
+        """What fails is skipped, and said; the rest is measured."""
+        try:
+            measure(*arguments)
+        except (RuntimeError, OSError, ValueError, KeyError, IndexError, subprocess.SubprocessError) as problem:
+            say(f"{what}: {problem}")
+            self.skip(what, str(problem))
+
     def absent(self, metric, reason):
         """Like skip, but leasefs is not to blame: no target speaks of these metrics here."""
         self.skip(metric, reason)
