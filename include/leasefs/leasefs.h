@@ -138,6 +138,47 @@ LEASEFS_API void leasefs_lease_layout(const struct leasefs_lease *lease, struct 
 LEASEFS_API int leasefs_read(struct leasefs_lease *lease, void *buffer, size_t length, uint64_t offset);
 LEASEFS_API int leasefs_write(struct leasefs_lease *lease, const void *buffer, size_t length, uint64_t offset);
 
+/*
+ * Completion queues: many transfers under way from one thread, without a thread more.
+ *
+ * Submitting posts what fits and returns; leasefs_queue_wait() posts the rest, ends operations and tells of them, in
+ * the order in which they end. Nothing goes on but in these calls: operations hold their lease, so that one that is
+ * recalled is given back only after leasefs_queue_wait() was called, and is revoked if that takes too long. A recall
+ * makes new submissions fail with -ESTALE, and operations of which nothing was posted yet; the others end as usual.
+ *
+ * A queue is one thread's at a time; queues of different threads work side by side, and beside leasefs_read() and
+ * leasefs_write(). Free it before its session (closing the session frees it, too). While operations of a queue use a
+ * lease, leasefs_lease_return() and leasefs_publish() fail with -EBUSY.
+ */
+struct leasefs_queue;
+
+struct leasefs_event {
+    void *user; /* as submitted */
+    int status; /* as leasefs_read() and leasefs_write() return; leasefs_error() may be about another operation */
+};
+
+LEASEFS_API int leasefs_queue_new(struct leasefs_session *session, struct leasefs_queue **ret_queue);
+
+/* Operations under way end first, without an event; those not yet posted are given up. NULL is allowed. */
+LEASEFS_API void leasefs_queue_free(struct leasefs_queue *queue);
+
+/* The buffer is the operation's until its event. Errors are those that leasefs_read() finds before it moves anything;
+ * there is no event then. */
+LEASEFS_API int leasefs_submit_read(struct leasefs_queue *queue, struct leasefs_lease *lease, void *buffer,
+                                    size_t length, uint64_t offset, void *user);
+LEASEFS_API int leasefs_submit_write(struct leasefs_queue *queue, struct leasefs_lease *lease, const void *buffer,
+                                     size_t length, uint64_t offset, void *user);
+
+/* Waits until `min` operations have ended, no more are under way, or the time is over (in ms; negative: no limit), and
+ * tells of at most `max`. Returns how many, or a negative errno. min 0: just looks. When the connection has broken a
+ * new one is made here, which takes its time whatever timeout_ms is. */
+LEASEFS_API int leasefs_queue_wait(struct leasefs_queue *queue, struct leasefs_event *events, unsigned min,
+                                   unsigned max, int timeout_ms);
+
+/* A descriptor for poll(2) or epoll(7), which is the queue's. When it is readable, call leasefs_queue_wait() with min 0
+ * (there may be no event); it stays readable while there is more to do. */
+LEASEFS_API int leasefs_queue_fd(struct leasefs_queue *queue);
+
 /* Page-aligned memory registered for this session's connection; at least `length` bytes. */
 LEASEFS_API int leasefs_buffer_new(struct leasefs_session *session, size_t length, void **ret_buffer);
 LEASEFS_API void leasefs_buffer_free(struct leasefs_session *session, void *buffer);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "lease/lock_order.h"
 #include "rdma/initiator/clock.h"
@@ -21,6 +22,7 @@ int conn_new(const struct cm_link *link, struct device *device, size_t chunk, st
 {
     struct cm_link owned = *link;
     struct conn *conn = calloc(1, sizeof(*conn));
+    pthread_condattr_t clock;
 
     if (conn)
         conn->ring = calloc(link->depth, sizeof(*conn->ring));
@@ -37,7 +39,10 @@ int conn_new(const struct cm_link *link, struct device *device, size_t chunk, st
     lock_rank(&conn->cm_lock, LOCK_CONN_CM, 0);
     pthread_mutex_init(&conn->lock, NULL);
     lock_rank(&conn->lock, LOCK_CONN, 0);
-    pthread_cond_init(&conn->progress, NULL);
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&conn->progress, &clock);
+    pthread_condattr_destroy(&clock);
     *ret_conn = conn;
     return 0;
 }
@@ -85,7 +90,7 @@ void conn_break(struct conn *conn)
         rdma_disconnect(conn->link.id);
     pthread_mutex_unlock(&conn->cm_lock);
     pthread_mutex_lock(&conn->lock);
-    pthread_cond_broadcast(&conn->progress);
+    conn_tell_locked(conn);
     pthread_mutex_unlock(&conn->lock);
 }
 
@@ -100,7 +105,71 @@ void conn_events(struct conn *conn)
         conn_break(conn);
 }
 
+/* ---- those who wait ---- */
+
+static void wake_watcher(const struct conn_watcher *watcher)
+{
+    uint64_t one = 1;
+
+    /* Fails only when the counter is full: then it is readable, which is all that is wanted. */
+    if (write(watcher->wake_fd, &one, sizeof(one)) < 0)
+        return;
+}
+
+void conn_tell_locked(struct conn *conn)
+{
+    conn->changes++;
+    if (conn->sleepers)
+        pthread_cond_broadcast(&conn->progress);
+    for (const struct conn_watcher *watcher = conn->watchers; watcher; watcher = watcher->next)
+        if (watcher->asleep && (watcher->attention || watcher->wants_room || conn_broken(conn)))
+            wake_watcher(watcher);
+}
+
+void conn_hand_over_locked(struct conn *conn)
+{
+    if (conn->watchers)
+        conn->changes++; /* for those about to fall asleep */
+    for (const struct conn_watcher *watcher = conn->watchers; watcher; watcher = watcher->next)
+        if (watcher->asleep && watcher->under_way)
+            wake_watcher(watcher);
+}
+
+void conn_watch(struct conn *conn, struct conn_watcher *watcher)
+{
+    pthread_mutex_lock(&conn->lock);
+    watcher->attention = NULL;
+    watcher->attention_end = &watcher->attention;
+    watcher->next = conn->watchers;
+    conn->watchers = watcher;
+    pthread_mutex_unlock(&conn->lock);
+}
+
+void conn_unwatch(struct conn *conn, struct conn_watcher *watcher)
+{
+    pthread_mutex_lock(&conn->lock);
+    for (struct conn_watcher **link = &conn->watchers; *link; link = &(*link)->next) {
+        if (*link == watcher) {
+            *link = watcher->next;
+            break;
+        }
+    }
+    pthread_mutex_unlock(&conn->lock);
+}
+
 /* ---- ending requests ---- */
+
+static void attend(struct moving *moving)
+{
+    struct conn_watcher *watcher = moving->watcher;
+
+    if (moving->in_attention)
+        return;
+    moving->in_attention = true;
+    moving->next_attention = NULL;
+    *watcher->attention_end = moving;
+    watcher->attention_end = &moving->next_attention;
+}
 
 static void end_request(struct request *request, int status)
 {
@@ -116,6 +185,11 @@ static void end_request(struct request *request, int status)
         slot->next = NULL;
         *moving->arrived_end = slot;
         moving->arrived_end = &slot->next;
+    }
+    if (moving->watcher) {
+        moving->watcher->under_way--;
+        if (moving->arrived || !moving->under_way)
+            attend(moving);
     }
 }
 
@@ -187,6 +261,7 @@ static void abandon(struct conn *conn)
     pthread_mutex_lock(&conn->lock);
     while (conn->tail < conn->head)
         retire_locked(conn, conn->tail, -ENOTCONN);
+    conn_tell_locked(conn);
     pthread_mutex_unlock(&conn->lock);
 }
 
@@ -195,14 +270,14 @@ static bool flush_overdue(const struct conn *conn)
     return conn_broken(conn) && clock_now_ns() > atomic_load(&conn->broken_at_ns) + FLUSH_TIMEOUT_NS;
 }
 
-/* Blocks until the completion channel tells of a completion, or WAIT_MS. */
-static void await_completion_event(struct conn *conn)
+/* Blocks until the completion channel tells of a completion, or for so long. */
+static void await_completion_event(struct conn *conn, int timeout_ms)
 {
     struct pollfd poll_fd = {.fd = conn->link.completions->fd, .events = POLLIN};
     struct ibv_cq *cq;
     void *context;
 
-    if (poll(&poll_fd, 1, WAIT_MS) <= 0)
+    if (poll(&poll_fd, 1, timeout_ms) <= 0)
         return;
     if (!ibv_get_cq_event(conn->link.completions, &cq, &context))
         conn->unacked_events++;
@@ -214,11 +289,13 @@ static uint64_t spin_ns(const struct conn *conn)
     return conn->usual_wait_ns < MAX_SPIN_NS / 2 ? SPIN_NS + 2 * conn->usual_wait_ns : SPIN_NS;
 }
 
-static int poll_busily(struct conn *conn, struct ibv_wc *completions)
+static int poll_busily(struct conn *conn, struct ibv_wc *completions, uint64_t deadline_ns)
 {
     uint64_t spin_until = clock_now_ns() + spin_ns(conn);
     int n;
 
+    if (spin_until > deadline_ns)
+        spin_until = deadline_ns;
     do {
         n = 0;
         for (int i = 0; n == 0 && i < POLLS_A_LOOK; i++)
@@ -227,14 +304,25 @@ static int poll_busily(struct conn *conn, struct ibv_wc *completions)
     return n;
 }
 
-/* The polling thread: returns with completions, or -ETIMEDOUT: the connection is broken and the device does not
- * flush, or cannot even be asked. */
-static int poll_completions(struct conn *conn, struct ibv_wc *completions)
+static int wait_ms(uint64_t deadline_ns)
+{
+    uint64_t now_ns = clock_now_ns();
+
+    if (deadline_ns <= now_ns)
+        return 0;
+    return deadline_ns - now_ns < WAIT_MS * NS_PER_MS ? (int)((deadline_ns - now_ns) / NS_PER_MS + 1) : WAIT_MS;
+}
+
+/* The polling thread: returns with completions; 0: the deadline has passed; -ETIMEDOUT: the connection is broken and
+ * the device does not flush, or cannot even be asked. */
+static int poll_until(struct conn *conn, struct ibv_wc *completions, uint64_t deadline_ns)
 {
     uint64_t started = clock_now_ns();
-    int n = poll_busily(conn, completions);
+    int n = poll_busily(conn, completions, deadline_ns);
 
     while (n == 0) {
+        int timeout_ms = wait_ms(deadline_ns);
+
         /* Armed first, polled again: a completion between the two raises an event. */
         if (ibv_req_notify_cq(conn->link.cq, 0))
             return -ETIMEDOUT;
@@ -243,14 +331,33 @@ static int poll_completions(struct conn *conn, struct ibv_wc *completions)
             break;
         if (flush_overdue(conn))
             return -ETIMEDOUT;
-        await_completion_event(conn);
+        if (!timeout_ms)
+            return 0;
+        await_completion_event(conn, timeout_ms);
         n = ibv_poll_cq(conn->link.cq, POLL_BATCH, completions);
     }
     conn->usual_wait_ns += (clock_now_ns() - started) / 8 - conn->usual_wait_ns / 8;
     return n < 0 ? -ETIMEDOUT : n;
 }
 
-static void poll_for_all_locked(struct conn *conn)
+/* The same without waiting. */
+static int look_once(struct conn *conn, struct ibv_wc *completions, bool arm)
+{
+    int n = ibv_poll_cq(conn->link.cq, POLL_BATCH, completions);
+
+    if (n == 0 && arm) {
+        /* The event that called is used up first, so that the next is seen. */
+        await_completion_event(conn, 0);
+        if (ibv_req_notify_cq(conn->link.cq, 0))
+            return -ETIMEDOUT;
+        n = ibv_poll_cq(conn->link.cq, POLL_BATCH, completions);
+    }
+    if (n < 0 || (n == 0 && flush_overdue(conn)))
+        return -ETIMEDOUT;
+    return n;
+}
+
+static void poll_for_all_locked(struct conn *conn, enum conn_wait how, uint64_t deadline_ns)
 {
     struct ibv_wc completions[POLL_BATCH];
     bool failed = false;
@@ -258,7 +365,8 @@ static void poll_for_all_locked(struct conn *conn)
 
     conn->polling = true;
     pthread_mutex_unlock(&conn->lock);
-    n = poll_completions(conn, completions);
+    n = how == CONN_WAIT ? poll_until(conn, completions, deadline_ns)
+                         : look_once(conn, completions, how == CONN_LOOK_AND_ARM);
     if (n < 0) {
         conn_break(conn);
         abandon(conn);
@@ -267,8 +375,10 @@ static void poll_for_all_locked(struct conn *conn)
     conn->polling = false;
     if (n > 0)
         failed = complete_locked(conn, completions, n);
-    if (conn->sleepers)
-        pthread_cond_broadcast(&conn->progress);
+    if (n)
+        conn_tell_locked(conn);
+    else if (conn->sleepers)
+        pthread_cond_broadcast(&conn->progress); /* one of them is to poll */
     if (failed) {
         pthread_mutex_unlock(&conn->lock);
         conn_break(conn);
@@ -276,13 +386,28 @@ static void poll_for_all_locked(struct conn *conn)
     }
 }
 
-void conn_await_progress_locked(struct conn *conn)
+static void sleep_locked(struct conn *conn, uint64_t deadline_ns)
 {
-    if (conn->tail < conn->head && !conn->polling) {
-        poll_for_all_locked(conn);
-        return;
-    }
+    uint64_t now_ns = clock_now_ns();
+    struct timespec until;
+
     conn->sleepers++;
-    pthread_cond_wait(&conn->progress, &conn->lock);
+    if (deadline_ns == UINT64_MAX) {
+        pthread_cond_wait(&conn->progress, &conn->lock);
+    } else if (deadline_ns > now_ns) {
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        now_ns = (uint64_t)until.tv_sec * NS_PER_S + (uint64_t)until.tv_nsec + (deadline_ns - now_ns);
+        until = (struct timespec){.tv_sec = (time_t)(now_ns / NS_PER_S), .tv_nsec = (long)(now_ns % NS_PER_S)};
+        pthread_cond_timedwait(&conn->progress, &conn->lock, &until);
+    }
     conn->sleepers--;
+}
+
+void conn_await_progress_locked(struct conn *conn, enum conn_wait how, uint64_t deadline_ns)
+{
+    /* To arm uses up an old event, which would call again and again. */
+    if (!conn->polling && (conn->tail < conn->head || how == CONN_LOOK_AND_ARM))
+        poll_for_all_locked(conn, how, deadline_ns);
+    else if (how == CONN_WAIT)
+        sleep_locked(conn, deadline_ns);
 }

@@ -377,6 +377,28 @@ int lease_transfer_begin(struct leasefs_lease *lease, bool write, uint64_t offse
     return status ? explain_guard(status, reason, holding) : 0;
 }
 
+int lease_transfer_check(struct leasefs_lease *lease)
+{
+    struct leasefs_session *session = lease->session;
+    char reason[sizeof(lease->end_reason)];
+    enum holding holding;
+    int status;
+
+    pthread_mutex_lock(&session->lock);
+    status = guard_locked(lease, clock_now_ns());
+    holding = lease->holding;
+    memcpy(reason, lease->end_reason, sizeof(reason));
+    pthread_mutex_unlock(&session->lock);
+    return status ? explain_guard(status, reason, holding) : 0;
+}
+
+void lease_queued(struct leasefs_lease *lease, int change)
+{
+    pthread_mutex_lock(&lease->session->lock);
+    lease->queued += (unsigned)change;
+    pthread_mutex_unlock(&lease->session->lock);
+}
+
 int lease_transfer_end(struct leasefs_lease *lease, int status)
 {
     struct leasefs_session *session = lease->session;

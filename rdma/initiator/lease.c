@@ -262,10 +262,27 @@ static int publish_file(struct leasefs_session *session, uint64_t file, const ch
     return rpc_call(session->rpc, LEASEFS_METHOD_PUBLISH, params, NULL);
 }
 
-int leasefs_publish(struct leasefs_lease *lease)
+/* May the caller give it back and wait for that? */
+static int may_return(struct leasefs_lease *lease)
 {
     struct leasefs_session *session = lease->session;
     int status = session_may_block(session);
+    unsigned queued;
+
+    if (status)
+        return status;
+    pthread_mutex_lock(&session->lock);
+    queued = lease->queued;
+    pthread_mutex_unlock(&session->lock);
+    if (queued)
+        return error_set(-EBUSY, "%u operations of a queue use the lease: call leasefs_queue_wait() first", queued);
+    return 0;
+}
+
+int leasefs_publish(struct leasefs_lease *lease)
+{
+    struct leasefs_session *session = lease->session;
+    int status = may_return(lease);
     char *path;
     uint64_t file;
 
@@ -303,7 +320,7 @@ int leasefs_lease_return(struct leasefs_lease *lease)
     if (!lease)
         return 0;
     session = lease->session;
-    status = session_may_block(session);
+    status = may_return(lease);
     if (status)
         return status;
     holding_return(lease);

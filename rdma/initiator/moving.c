@@ -37,6 +37,8 @@ static int post_locked(struct conn *conn, struct moving *moving, void *local, ui
     conn->head++;
     moving->posted += length;
     moving->under_way++;
+    if (moving->watcher)
+        moving->watcher->under_way++;
     return 0;
 }
 
@@ -119,8 +121,7 @@ static void copy_out_locked(struct conn *conn, struct moving *moving)
         next = arrived->next;
         conn_free_slot_locked(conn, arrived);
     }
-    if (conn->sleepers)
-        pthread_cond_broadcast(&conn->progress);
+    conn_tell_locked(conn);
 }
 
 /* ---- a transfer ---- */
@@ -128,6 +129,33 @@ static void copy_out_locked(struct conn *conn, struct moving *moving)
 static bool may_post(const struct conn *conn, const struct moving *moving)
 {
     return !moving->status && !conn_broken(conn) && moving->posted < moving->what.length;
+}
+
+struct moving *moving_attention_locked(struct conn_watcher *watcher)
+{
+    struct moving *moving = watcher->attention;
+
+    if (moving) {
+        watcher->attention = moving->next_attention;
+        if (!watcher->attention)
+            watcher->attention_end = &watcher->attention;
+        moving->in_attention = false;
+    }
+    return moving;
+}
+
+/* It has ended: its watcher must not come across it again. */
+static void forget_attention_locked(struct moving *moving)
+{
+    struct conn_watcher *watcher = moving->watcher;
+    struct moving **link = &watcher->attention;
+
+    while (*link != moving)
+        link = &(*link)->next_attention;
+    *link = moving->next_attention;
+    if (!*link)
+        watcher->attention_end = link;
+    moving->in_attention = false;
 }
 
 bool moving_advance_locked(struct conn *conn, struct moving *moving)
@@ -151,8 +179,10 @@ bool moving_advance_locked(struct conn *conn, struct moving *moving)
     if (moving->filled) {
         conn_free_slot_locked(conn, moving->filled);
         moving->filled = NULL;
-        pthread_cond_broadcast(&conn->progress);
+        conn_tell_locked(conn);
     }
+    if (moving->in_attention)
+        forget_attention_locked(moving);
     if (!moving->status && moving->posted < moving->what.length)
         moving->status = -ENOTCONN;
     return true;
@@ -237,7 +267,8 @@ int conn_transfer(struct conn *conn, const struct conn_transfer *transfer, size_
         return status;
     pthread_mutex_lock(&conn->lock);
     while (!moving_advance_locked(conn, &moving))
-        conn_await_progress_locked(conn);
+        conn_await_progress_locked(conn, CONN_WAIT, UINT64_MAX);
+    conn_hand_over_locked(conn);
     pthread_mutex_unlock(&conn->lock);
     *ret_moved = moving.moved;
     return moving_result(&moving);

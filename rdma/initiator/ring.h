@@ -22,6 +22,17 @@ struct slot {
     size_t length;
 };
 
+/* One that drives transfers without blocking (queue.c). Guarded by conn->lock while it is on the connection's list. */
+struct conn_watcher {
+    struct conn_watcher *next;
+    struct moving *attention; /* its transfers that moving_advance_locked() should be called for */
+    struct moving **attention_end;
+    unsigned under_way; /* requests */
+    bool wants_room;    /* has more to post */
+    bool asleep;        /* its owner does not look: to be woken through wake_fd */
+    int wake_fd;        /* eventfd */
+};
+
 /* A transfer under way. Whoever began it keeps it until moving_advance_locked() says that it has ended. */
 struct moving {
     struct conn_transfer what;
@@ -37,6 +48,9 @@ struct moving {
     struct slot *filled;  /* a write: copied into, not posted yet */
     struct slot *arrived; /* a read: complete, not copied out yet; in order */
     struct slot **arrived_end;
+    struct conn_watcher *watcher; /* NULL: a thread waits in conn_transfer() */
+    struct moving *next_attention;
+    bool in_attention;
 };
 
 struct request {
@@ -59,10 +73,12 @@ struct conn {
     pthread_mutex_t lock;
     pthread_cond_t progress; /* requests ended, slots came free, nobody polls */
     unsigned sleepers;       /* on progress */
-    bool polling;            /* a thread polls the completion queue */
-    uint64_t head, tail;     /* running numbers: next to post, oldest under way */
-    unsigned unsignalled;    /* posted since the last signalled one */
-    struct request *ring;    /* [link.depth] */
+    uint64_t changes;        /* counts what sleepers are woken for */
+    struct conn_watcher *watchers;
+    bool polling;         /* a thread polls the completion queue */
+    uint64_t head, tail;  /* running numbers: next to post, oldest under way */
+    unsigned unsignalled; /* posted since the last signalled one */
+    struct request *ring; /* [link.depth] */
     struct slot *free_slots;
     struct slot *slots; /* [link.depth], NULL until first needed */
     struct device_memory bounce;
@@ -76,8 +92,24 @@ struct conn {
 
 void conn_free_slot_locked(struct conn *conn, struct slot *slot);
 
-/* Waits until some request has ended or a slot may have come free. Drops the lock meanwhile. */
-void conn_await_progress_locked(struct conn *conn);
+/* Something changed that others may wait for: wakes them. */
+void conn_tell_locked(struct conn *conn);
+
+enum conn_wait {
+    CONN_LOOK,         /* looks once, does not block */
+    CONN_LOOK_AND_ARM, /* likewise; the next completion makes the completion channel readable */
+    CONN_WAIT,
+};
+
+/* Waits until some request has ended or a slot may have come free, or (CONN_WAIT) until a time of clock_now_ns();
+ * UINT64_MAX: without end. Drops the lock meanwhile. */
+void conn_await_progress_locked(struct conn *conn, enum conn_wait how, uint64_t deadline_ns);
+
+void conn_watch(struct conn *conn, struct conn_watcher *watcher);
+void conn_unwatch(struct conn *conn, struct conn_watcher *watcher); /* none of its requests is under way */
+
+/* A thread that polled leaves: watchers that count on others' polling have to look themselves from now on. */
+void conn_hand_over_locked(struct conn *conn);
 
 /* ---- moving.c ---- */
 
@@ -87,6 +119,9 @@ int moving_init(struct conn *conn, const struct conn_transfer *transfer, struct 
 /* Copies and posts what can be now. true: it has ended, with moving->status, and nothing of it is in use any more.
  * Drops the lock meanwhile. */
 bool moving_advance_locked(struct conn *conn, struct moving *moving);
+
+/* Takes the next of the watcher's transfers that is to be advanced; NULL: there is none. */
+struct moving *moving_attention_locked(struct conn_watcher *watcher);
 
 /* The result of one that has ended, with the error sentence. */
 int moving_result(const struct moving *moving);

@@ -278,6 +278,8 @@ void leasefs_session_close(struct leasefs_session *session)
 {
     if (!session)
         return;
+    while (session->queues)
+        leasefs_queue_free(session->queues);
     lease_return_all(session);
     stop_thread(session);
     session_free(session);

@@ -66,6 +66,7 @@ struct leasefs_lease {
     char end_reason[96]; /* ENDED: a few words for people */
     uint64_t expires_at_ns, renew_at_ns;
     unsigned transfers; /* under way */
+    unsigned queued;    /* of these, operations of queues */
     unsigned pins;      /* calls under way and callbacks that still use the object */
     bool recalled;      /* at least once: for messages */
     bool renewing;      /* renew_call is under way */
@@ -85,6 +86,7 @@ struct leasefs_session {
     bool stopping;
     bool lost; /* the control connection ended */
     struct leasefs_lease *leases;
+    struct leasefs_queue *queues;
     struct device *device; /* made with the first connection, lives as long as the session */
     struct conn *conn;     /* the newest; may be broken */
     bool connecting;
@@ -117,5 +119,12 @@ int lease_transfer_begin(struct leasefs_lease *lease, bool write, uint64_t offse
 /* `status` is the transfer's; what the caller is to be told is returned: a transfer that was well but ended after the
  * lease did is an error. */
 int lease_transfer_end(struct leasefs_lease *lease, int status);
+
+/* Between begin and end: may bytes still be moved? As lease_transfer_begin(). */
+int lease_transfer_check(struct leasefs_lease *lease);
+
+/* An operation of a queue has come (1) or is about to end (-1): a lease that has some is not given back by a caller,
+ * who might be the one that has to drive them. */
+void lease_queued(struct leasefs_lease *lease, int change);
 
 #endif
