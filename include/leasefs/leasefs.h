@@ -83,6 +83,16 @@ enum leasefs_notice {
     LEASEFS_NOTICE_RECALL = 1,
     LEASEFS_NOTICE_RECALL_CANCELLED,
     LEASEFS_NOTICE_REVOKED,
+    LEASEFS_NOTICE_ORPHANED, /* the file has other bytes in the range that `reason` tells; the lease goes on: reads
+                                give what was there, writes go nowhere */
+};
+
+/* What happens when a local operation of the server meets a lease. */
+enum leasefs_policy {
+    LEASEFS_POLICY_FILE = 0, /* as the file, its directory or the mount says */
+    LEASEFS_POLICY_RECALL,   /* it waits until the lease is given back or taken away */
+    LEASEFS_POLICY_BUSY,     /* it fails */
+    LEASEFS_POLICY_ORPHAN,   /* it goes on; the lease keeps the old blocks (LEASEFS_NOTICE_ORPHANED) */
 };
 
 struct leasefs_lease_options {
@@ -103,6 +113,9 @@ struct leasefs_lease_options {
     enum leasefs_recall_action (*on_notice)(struct leasefs_lease *lease, enum leasefs_notice notice,
                                             unsigned deadline_ms, const char *reason, void *arg);
     void *arg;
+
+    /* Counts where it lets a local operation go further than the file's own: from busy over recall to orphan. */
+    enum leasefs_policy policy;
 };
 
 /* path is inside the filesystem ("/dir/file"). -EPERM: not eligible (leasefs_error() names the range and the remedy),

@@ -209,6 +209,15 @@ static void end_and_tell(struct leasefs_lease *lease, int status, const char *re
         tell(lease, LEASEFS_NOTICE_REVOKED, 0, reason);
 }
 
+static void tell_orphaned(struct leasefs_lease *lease, const json_t *params)
+{
+    char range[48];
+
+    snprintf(range, sizeof(range), "%lld+%lld", (long long)json_integer_value(json_object_get(params, "offset")),
+             (long long)json_integer_value(json_object_get(params, "length")));
+    tell(lease, LEASEFS_NOTICE_ORPHANED, 0, range);
+}
+
 void lease_notified(struct leasefs_session *session, const char *method, const json_t *params)
 {
     json_int_t id = json_integer_value(json_object_get(params, "lease"));
@@ -226,6 +235,9 @@ void lease_notified(struct leasefs_session *session, const char *method, const j
     } else if (!strcmp(method, LEASEFS_NOTIFY_RECALL_CANCELLED)) {
         if (is_active(lease))
             tell(lease, LEASEFS_NOTICE_RECALL_CANCELLED, 0, "nobody waits for it any more");
+    } else if (!strcmp(method, LEASEFS_NOTIFY_ORPHANED)) {
+        if (is_active(lease))
+            tell_orphaned(lease, params);
     } else if (!strcmp(method, LEASEFS_NOTIFY_REVOKED)) {
         end_and_tell(lease, -EREMOTEIO, reason ? reason : "revoked");
     }

@@ -86,6 +86,8 @@ static void on_granted(struct rpc_call *call)
 
 static json_t *lease_params(const struct leasefs_lease *lease, const char *path)
 {
+    static const char *const policies[] = {
+        [LEASEFS_POLICY_RECALL] = "recall", [LEASEFS_POLICY_BUSY] = "busy", [LEASEFS_POLICY_ORPHAN] = "orphan"};
     const struct leasefs_lease_options *options = &lease->options;
     json_t *params = json_pack("{s:s, s:I, s:I, s:b, s:b}", "mode", options->mode == LEASEFS_WRITE ? "write" : "read",
                                "offset", (json_int_t)options->offset, "length", (json_int_t)options->length, "prepare",
@@ -93,6 +95,10 @@ static json_t *lease_params(const struct leasefs_lease *lease, const char *path)
 
     if (!params)
         return NULL;
+    if (options->policy && json_object_set_new(params, "policy", json_string(policies[options->policy]))) {
+        json_decref(params);
+        return NULL;
+    }
     if (path ? json_object_set_new(params, "path", json_string(path))
              : json_object_set_new(params, "file", json_integer((json_int_t)lease->file))) {
         json_decref(params);
@@ -160,6 +166,8 @@ int leasefs_lease_open(struct leasefs_session *session, const char *path, const 
         return status;
     if (options->mode != LEASEFS_READ && options->mode != LEASEFS_WRITE)
         return error_set(-EINVAL, "lease: the mode is neither read nor write");
+    if ((unsigned)options->policy > LEASEFS_POLICY_ORPHAN)
+        return error_set(-EINVAL, "lease: no such policy");
     if (options->offset > INT64_MAX || options->length > INT64_MAX - options->offset)
         return error_set(-EINVAL, "lease: the range ends beyond the largest file");
     if (!options->no_rdma)

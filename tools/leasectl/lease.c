@@ -144,6 +144,10 @@ static int handle_notice(struct holding *holding)
     case LEASEFS_NOTICE_RECALL_CANCELLED:
         tell(holding, "recall_cancelled", notice.at_ms, "recall cancelled: nobody waits any more", NULL);
         return -1;
+    case LEASEFS_NOTICE_ORPHANED:
+        snprintf(text, sizeof(text), "orphaned: the file has other bytes at %s; the lease goes on", notice.reason);
+        tell(holding, "orphaned", notice.at_ms, text, json_pack("{s:s}", "range", notice.reason));
+        return -1;
     case LEASEFS_NOTICE_REVOKED:
         snprintf(text, sizeof(text), "revoked: %s", notice.reason);
         holding->revoked = true;
@@ -286,6 +290,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 't':
         holding->options.try_only = true;
         return 0;
+    case 'P':
+        if (parse_policy(arg, &holding->options.policy))
+            argp_error(state, "--policy is 'recall', 'busy' or 'orphan'");
+        return 0;
     case 'o':
         if (strcmp(arg, "return") && strcmp(arg, "ignore"))
             argp_error(state, "--on-recall is 'return' or 'ignore'");
@@ -325,6 +333,9 @@ static const struct argp_option options[] = {
     {"try", 't', NULL, 0, "Fail if others hold conflicting leases, rather than recall them", 0},
     {"on-recall", 'o', "return|ignore", 0,
      "ignore: keep it, so that the server has to revoke it; transfers then go on until its NIC refuses them", 0},
+    {"policy", 'P', "recall|busy|orphan", 0,
+     "What is to happen when a local operation meets the lease, where that lets it go further than the file's policy",
+     0},
     {"touch", 'T', "MS", 0, "Read a block by RDMA every MS milliseconds and end when that is refused", 0},
     {"for", 'f', "SECONDS", 0, "Give it back after this time (default: on SIGINT or SIGTERM)", 0},
     {0},

@@ -47,6 +47,7 @@ int command_revoke(int argc, char **argv);
 int command_prepare(int argc, char **argv);
 int command_clone(int argc, char **argv);
 int command_key(int argc, char **argv);
+int command_policy(int argc, char **argv);
 
 /* ---- output.c: every line is flushed, so that a reader at a pipe sees it when it happens ---- */
 

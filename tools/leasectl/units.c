@@ -138,3 +138,17 @@ char *format_size(uint64_t bytes, char *text, size_t size)
     snprintf(text, size, "%.1f %ciB", value, prefixes[power - 1]);
     return text;
 }
+
+int parse_policy(const char *text, enum leasefs_policy *ret_policy)
+{
+    static const char *const names[] = {
+        [LEASEFS_POLICY_RECALL] = "recall", [LEASEFS_POLICY_BUSY] = "busy", [LEASEFS_POLICY_ORPHAN] = "orphan"};
+
+    for (int i = LEASEFS_POLICY_RECALL; i <= LEASEFS_POLICY_ORPHAN; i++) {
+        if (!strcmp(text, names[i])) {
+            *ret_policy = (enum leasefs_policy)i;
+            return 0;
+        }
+    }
+    return -EINVAL;
+}

@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <leasefs/leasefs.h>
+
 /* "4096", "64K", "1M", "2G", "1T" (powers of 1024; "KiB" and "KB" alike) up to the largest file. -EINVAL, -ERANGE */
 int parse_size(const char *text, uint64_t *ret_bytes);
 
@@ -21,5 +23,8 @@ int parse_number(const char *text, uint64_t min, uint64_t max, uint64_t *ret_num
 
 /* "1.5 GiB". Returns text. */
 char *format_size(uint64_t bytes, char *text, size_t size);
+
+/* "recall", "busy" or "orphan". -EINVAL */
+int parse_policy(const char *text, enum leasefs_policy *ret_policy);
 
 #endif
