@@ -151,6 +151,13 @@ LEASEFS_API void leasefs_lease_layout(const struct leasefs_lease *lease, struct 
 LEASEFS_API int leasefs_read(struct leasefs_lease *lease, void *buffer, size_t length, uint64_t offset);
 LEASEFS_API int leasefs_write(struct leasefs_lease *lease, const void *buffer, size_t length, uint64_t offset);
 
+/* Reads through whichever of the session's leases cover the bytes: several, if no single one does, and another when one
+ * ends meanwhile. `path` is the one that they were opened with. Takes no leases. -ERANGE: leasefs_error() names the
+ * first byte that no lease covers, or none any more. Other errors as leasefs_read(). What several leases give is of one
+ * moment only if they were held together all the time. */
+LEASEFS_API int leasefs_read_path(struct leasefs_session *session, const char *path, void *buffer, size_t length,
+                                  uint64_t offset);
+
 /*
  * Completion queues: many transfers under way from one thread, without a thread more.
  *

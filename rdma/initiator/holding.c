@@ -43,7 +43,7 @@ bool holding_at_rest_locked(const struct leasefs_lease *lease)
 }
 
 /* Drops the pin that let the caller use the lease without the lock. The lease may be gone afterwards. */
-static void unpin(struct leasefs_lease *lease)
+void lease_unpin(struct leasefs_lease *lease)
 {
     struct leasefs_session *session = lease->session;
 
@@ -68,7 +68,7 @@ static void on_returned(struct rpc_call *call)
     else
         holding_end_locked(lease, -ESTALE, "the server did not know it any more");
     pthread_mutex_unlock(&session->lock);
-    unpin(lease);
+    lease_unpin(lease);
 }
 
 /* Is it time to send the return request? Then the caller sends it, after dropping the lock; the lease is pinned. */
@@ -241,7 +241,7 @@ void lease_notified(struct leasefs_session *session, const char *method, const j
     } else if (!strcmp(method, LEASEFS_NOTIFY_REVOKED)) {
         end_and_tell(lease, -EREMOTEIO, reason ? reason : "revoked");
     }
-    unpin(lease);
+    lease_unpin(lease);
 }
 
 void lease_all_lost(struct leasefs_session *session)
@@ -259,7 +259,7 @@ void lease_all_lost(struct leasefs_session *session)
         if (!lease)
             return;
         end_and_tell(lease, -ESTALE, "the control connection was lost");
-        unpin(lease);
+        lease_unpin(lease);
     }
 }
 
@@ -285,7 +285,7 @@ static void on_renewed(struct rpc_call *call)
     rpc_call_clear(call);
     if (gone)
         end_and_tell(lease, -ESTALE, "it was not renewed in time");
-    unpin(lease);
+    lease_unpin(lease);
 }
 
 static void send_renewal(struct leasefs_lease *lease)
@@ -370,6 +370,33 @@ static int explain_guard(int status, const char *reason, enum holding holding)
     return error_set(status, "the lease has expired, or is about to: its renewal was not answered in time");
 }
 
+struct leasefs_lease *lease_covering(struct leasefs_session *session, const char *path, uint64_t offset,
+                                     uint64_t *ret_length)
+{
+    struct leasefs_lease *best = NULL;
+    uint64_t now_ns = clock_now_ns(), best_length = 0;
+
+    pthread_mutex_lock(&session->lock);
+    for (struct leasefs_lease *lease = session->leases; lease; lease = lease->next) {
+        const struct leasefs_layout *layout = &lease->layout;
+        uint64_t end = layout->offset + layout->length;
+
+        if (!lease->path || lease->options.no_rdma || lease->refused || strcmp(lease->path, path) ||
+            guard_locked(lease, now_ns))
+            continue;
+        if (offset >= layout->offset && offset < end && end - offset > best_length) {
+            best = lease;
+            best_length = end - offset;
+        }
+    }
+    if (best)
+        best->pins++;
+    pthread_mutex_unlock(&session->lock);
+    if (best)
+        *ret_length = best_length;
+    return best;
+}
+
 int lease_transfer_begin(struct leasefs_lease *lease, bool write, uint64_t offset, size_t length)
 {
     struct leasefs_session *session = lease->session;
@@ -431,6 +458,7 @@ int lease_transfer_end(struct leasefs_lease *lease, int status)
     }
     holding = lease->holding;
     memcpy(reason, lease->end_reason, sizeof(reason));
+    lease->refused |= status == -EREMOTEIO;
     lease->transfers--;
     due = return_due_locked(lease);
     if (!lease->transfers)

@@ -29,6 +29,7 @@ static void lease_free(struct leasefs_lease *lease)
     rpc_call_clear(&lease->renew_call);
     rpc_call_clear(&lease->return_call);
     free(lease->publish_path);
+    free(lease->path);
     free(lease);
 }
 
@@ -175,8 +176,12 @@ int leasefs_lease_open(struct leasefs_session *session, const char *path, const 
     if (status)
         return status;
     lease = lease_new(session, options);
-    if (!lease)
+    if (lease)
+        lease->path = strdup(path);
+    if (!lease || !lease->path) {
+        free(lease);
         return error_set(-ENOMEM, "out of memory");
+    }
     return acquire(lease, path, ret_lease);
 }
 

@@ -55,6 +55,7 @@ struct leasefs_lease {
     struct leasefs_lease_options options; /* immutable */
     uint64_t file;                        /* of leasefs_create(); immutable */
     char *publish_path;                   /* likewise; NULL otherwise */
+    char *path;                           /* that it was opened with; immutable; NULL: of leasefs_create() */
     struct rpc_call open_call, renew_call, return_call;
 
     /* Guarded by session->lock. */
@@ -69,6 +70,7 @@ struct leasefs_lease {
     unsigned queued;    /* of these, operations of queues */
     unsigned pins;      /* calls under way and callbacks that still use the object */
     bool recalled;      /* at least once: for messages */
+    bool refused;       /* the server's NIC has refused it */
     bool renewing;      /* renew_call is under way */
     bool return_begun;  /* return_call was sent or is about to be */
 };
@@ -119,6 +121,11 @@ int lease_transfer_begin(struct leasefs_lease *lease, bool write, uint64_t offse
 /* `status` is the transfer's; what the caller is to be told is returned: a transfer that was well but ended after the
  * lease did is an error. */
 int lease_transfer_end(struct leasefs_lease *lease, int status);
+
+/* The lease of this path that allows reading most bytes from `offset` on, pinned; how many is told. NULL: none does. */
+struct leasefs_lease *lease_covering(struct leasefs_session *session, const char *path, uint64_t offset,
+                                     uint64_t *ret_length);
+void lease_unpin(struct leasefs_lease *lease);
 
 /* Between begin and end: may bytes still be moved? As lease_transfer_begin(). */
 int lease_transfer_check(struct leasefs_lease *lease);

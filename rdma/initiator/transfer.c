@@ -60,3 +60,36 @@ int leasefs_write(struct leasefs_lease *lease, const void *buffer, size_t length
     /* A write does not change the caller's memory. */
     return move(lease, true, (void *)(uintptr_t)buffer, length, offset);
 }
+
+/* A lease ends under a read as often as somebody takes it away; the next look finds another or none. */
+static bool worth_another_lease(int status)
+{
+    return status == -ESTALE || status == -EREMOTEIO;
+}
+
+int leasefs_read_path(struct leasefs_session *session, const char *path, void *buffer, size_t length, uint64_t offset)
+{
+    char *bytes = buffer;
+
+    while (length) {
+        struct leasefs_lease *lease;
+        uint64_t covered;
+        size_t piece;
+        int status;
+
+        lease = lease_covering(session, path, offset, &covered);
+        if (!lease)
+            return error_set(-ERANGE, "%s: no lease of the session covers byte %llu", path, (unsigned long long)offset);
+        piece = covered < length ? (size_t)covered : length;
+        status = move(lease, false, bytes, piece, offset);
+        lease_unpin(lease);
+        if (status && !worth_another_lease(status))
+            return status;
+        if (status)
+            continue;
+        bytes += piece;
+        offset += piece;
+        length -= piece;
+    }
+    return 0;
+}
