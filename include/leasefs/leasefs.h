@@ -211,6 +211,19 @@ LEASEFS_API int leasefs_commit(struct leasefs_lease *lease, uint64_t size);
  * of the server see the new bytes. NULL is allowed. */
 LEASEFS_API int leasefs_lease_return(struct leasefs_lease *lease);
 
+/* Gives back a part of the lease (whole blocks: the range is rounded inwards) and waits for its fence. What is kept was
+ * held without a gap; its layout is another: leasefs_lease_layout(). Transfers under way end first, new ones wait.
+ * Where the middle is given back, *ret_rest is another lease, on what is behind it (else NULL; ret_rest may be NULL
+ * when there is no such middle). If nothing is left the lease has ended, and is still to be freed with
+ * leasefs_lease_return(). -EBUSY: operations of a queue use it. After -EMFILE, -EPERM, -EINVAL and -EBUSY the lease is
+ * as it was. */
+LEASEFS_API int leasefs_lease_return_range(struct leasefs_lease *lease, uint64_t offset, uint64_t length,
+                                           struct leasefs_lease **ret_rest);
+
+/* Gives back the right to write, and waits until local readers see what was written; goes on as a read lease. Otherwise
+ * as leasefs_lease_return_range(). */
+LEASEFS_API int leasefs_lease_downgrade(struct leasefs_lease *lease);
+
 #ifdef __cplusplus
 }
 #endif

@@ -71,17 +71,16 @@ static void on_returned(struct rpc_call *call)
     lease_unpin(lease);
 }
 
-/* Is it time to send the return request? Then the caller sends it, after dropping the lock; the lease is pinned. */
-static bool return_due_locked(struct leasefs_lease *lease)
+bool holding_return_due_locked(struct leasefs_lease *lease)
 {
-    if (lease->holding != HOLDING_RETURNING || lease->transfers || lease->return_begun)
+    if (lease->holding != HOLDING_RETURNING || lease->transfers || lease->cutting || lease->return_begun)
         return false;
     lease->return_begun = true;
     lease->pins++;
     return true;
 }
 
-static void send_return(struct leasefs_lease *lease)
+void holding_send_return(struct leasefs_lease *lease)
 {
     struct leasefs_layout layout;
 
@@ -101,7 +100,7 @@ static bool begin_return_locked(struct leasefs_lease *lease)
 {
     if (lease->holding == HOLDING_ACTIVE)
         lease->holding = HOLDING_RETURNING;
-    return return_due_locked(lease);
+    return holding_return_due_locked(lease);
 }
 
 void holding_return(struct leasefs_lease *lease)
@@ -113,7 +112,7 @@ void holding_return(struct leasefs_lease *lease)
     due = begin_return_locked(lease);
     pthread_mutex_unlock(&session->lock);
     if (due)
-        send_return(lease);
+        holding_send_return(lease);
 }
 
 static bool all_at_rest_locked(const struct leasefs_session *session)
@@ -136,7 +135,7 @@ void holding_return_all(struct leasefs_session *session)
         /* Only the caller, who is here, unlinks leases. */
         pthread_mutex_unlock(&session->lock);
         if (due)
-            send_return(lease);
+            holding_send_return(lease);
         pthread_mutex_lock(&session->lock);
     }
     clock_gettime(CLOCK_MONOTONIC, &deadline);
@@ -331,10 +330,9 @@ uint64_t lease_renew_due(struct leasefs_session *session, uint64_t now_ns)
 
 /* ---- transfers ---- */
 
-static int check_request(const struct leasefs_lease *lease, bool write, uint64_t offset, size_t length)
+static int check_request(const struct leasefs_lease *lease, const struct leasefs_layout *layout, bool write,
+                         uint64_t offset, size_t length)
 {
-    const struct leasefs_layout *layout = &lease->layout;
-
     if (lease->options.no_rdma)
         return error_set(-EOPNOTSUPP, "the lease was taken without a connection for transfers");
     if (write && layout->mode != LEASEFS_WRITE && !lease->options.unguarded)
@@ -397,23 +395,34 @@ struct leasefs_lease *lease_covering(struct leasefs_session *session, const char
     return best;
 }
 
-int lease_transfer_begin(struct leasefs_lease *lease, bool write, uint64_t offset, size_t length)
+int lease_transfer_begin(struct leasefs_lease *lease, bool write, uint64_t offset, size_t length,
+                         struct lease_target *ret_target)
 {
     struct leasefs_session *session = lease->session;
     char reason[sizeof(lease->end_reason)];
+    struct leasefs_layout layout;
     enum holding holding;
-    int status = check_request(lease, write, offset, length);
+    int status;
 
-    if (status)
-        return status;
     pthread_mutex_lock(&session->lock);
+    while (lease->cutting)
+        pthread_cond_wait(&session->changed, &session->lock);
+    layout = lease->layout;
+    status = check_request(lease, &layout, write, offset, length);
+    if (status) {
+        pthread_mutex_unlock(&session->lock);
+        return status;
+    }
     status = guard_locked(lease, clock_now_ns());
     if (!status)
         lease->transfers++;
     holding = lease->holding;
     memcpy(reason, lease->end_reason, sizeof(reason));
     pthread_mutex_unlock(&session->lock);
-    return status ? explain_guard(status, reason, holding) : 0;
+    if (status)
+        return explain_guard(status, reason, holding);
+    *ret_target = (struct lease_target){layout.remote_address + (offset - layout.offset), layout.rkey};
+    return 0;
 }
 
 int lease_transfer_check(struct leasefs_lease *lease)
@@ -460,11 +469,11 @@ int lease_transfer_end(struct leasefs_lease *lease, int status)
     memcpy(reason, lease->end_reason, sizeof(reason));
     lease->refused |= status == -EREMOTEIO;
     lease->transfers--;
-    due = return_due_locked(lease);
+    due = holding_return_due_locked(lease);
     if (!lease->transfers)
         pthread_cond_broadcast(&session->changed);
     pthread_mutex_unlock(&session->lock);
     if (due)
-        send_return(lease);
+        holding_send_return(lease);
     return late ? explain_guard(late, reason, holding) : status;
 }

@@ -16,6 +16,10 @@ void holding_end_locked(struct leasefs_lease *lease, int status, const char *rea
 /* ACTIVE -> RETURNING. Does not wait. */
 void holding_return(struct leasefs_lease *lease);
 
+/* Is it time to send the return request? Then the caller sends it, after dropping the lock; the lease is pinned. */
+bool holding_return_due_locked(struct leasefs_lease *lease);
+void holding_send_return(struct leasefs_lease *lease);
+
 /* ENDED, and nobody uses the object any more. */
 bool holding_at_rest_locked(const struct leasefs_lease *lease);
 

@@ -23,8 +23,21 @@ static struct leasefs_lease *lease_new(struct leasefs_session *session, const st
     return lease;
 }
 
-static void lease_free(struct leasefs_lease *lease)
+struct leasefs_lease *lease_like(const struct leasefs_lease *lease)
 {
+    struct leasefs_lease *other = lease_new(lease->session, &lease->options);
+
+    if (other && lease->path && !(other->path = strdup(lease->path))) {
+        free(other);
+        other = NULL;
+    }
+    return other;
+}
+
+void lease_free(struct leasefs_lease *lease)
+{
+    if (!lease)
+        return;
     rpc_call_clear(&lease->open_call);
     rpc_call_clear(&lease->renew_call);
     rpc_call_clear(&lease->return_call);
@@ -35,7 +48,7 @@ static void lease_free(struct leasefs_lease *lease)
 
 /* ---- asking for a lease ---- */
 
-static int parse_grant(json_t *result, struct leasefs_layout *ret_layout)
+int lease_parse_grant(json_t *result, struct leasefs_layout *ret_layout)
 {
     json_int_t id, sequence = 0, offset, length, file_size, address = 0, rkey = 0, lease_time_ms;
     const char *mode;
@@ -67,7 +80,7 @@ static void on_granted(struct rpc_call *call)
     struct leasefs_lease *lease = call->arg;
     struct leasefs_session *session = lease->session;
     struct leasefs_layout layout;
-    int status = call->status ? call->status : parse_grant(call->result, &layout);
+    int status = call->status ? call->status : lease_parse_grant(call->result, &layout);
 
     pthread_mutex_lock(&session->lock);
     if (status) {

@@ -422,6 +422,7 @@ static int submit(struct leasefs_queue *queue, struct leasefs_lease *lease, bool
                   uint64_t offset, void *user)
 {
     struct operation *operation;
+    struct lease_target target;
     int status;
 
     if (lease->session != queue->session)
@@ -429,7 +430,7 @@ static int submit(struct leasefs_queue *queue, struct leasefs_lease *lease, bool
     operation = calloc(1, sizeof(*operation));
     if (!operation)
         return error_set(-ENOMEM, "out of memory");
-    status = lease_transfer_begin(lease, write, offset, length);
+    status = lease_transfer_begin(lease, write, offset, length, &target);
     if (status) {
         free(operation);
         return status;
@@ -440,8 +441,8 @@ static int submit(struct leasefs_queue *queue, struct leasefs_lease *lease, bool
         .left = {.write = write,
                  .bytes = bytes,
                  .length = length,
-                 .remote_address = lease->layout.remote_address + (offset - lease->layout.offset),
-                 .rkey = lease->layout.rkey},
+                 .remote_address = target.remote_address,
+                 .rkey = target.rkey},
         .user = user,
     };
     if (length)

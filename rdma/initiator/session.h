@@ -60,7 +60,7 @@ struct leasefs_lease {
 
     /* Guarded by session->lock. */
     struct leasefs_lease *next;
-    struct leasefs_layout layout; /* sequence and lease time change, the rest is immutable once granted */
+    struct leasefs_layout layout; /* lease_id is immutable once granted */
     bool granted;                 /* there is a layout */
     enum holding holding;
     int end_status;      /* ENDED: 0 when returned, else why not */
@@ -72,6 +72,7 @@ struct leasefs_lease {
     bool recalled;      /* at least once: for messages */
     bool refused;       /* the server's NIC has refused it */
     bool renewing;      /* renew_call is under way */
+    bool cutting;       /* a part of it is being given back: no transfers (cut.c) */
     bool return_begun;  /* return_call was sent or is about to be */
 };
 
@@ -111,13 +112,28 @@ uint64_t lease_renew_due(struct leasefs_session *session, uint64_t now_ns);
 /* The control connection is gone: every lease ends. */
 void lease_all_lost(struct leasefs_session *session);
 
+/* The layout that a grant tells. -EPROTO */
+int lease_parse_grant(json_t *grant, struct leasefs_layout *ret_layout);
+
+/* An object for another lease with the same options on the same file; NULL: no memory. */
+struct leasefs_lease *lease_like(const struct leasefs_lease *lease);
+void lease_free(struct leasefs_lease *lease); /* linked nowhere; NULL is allowed */
+
 /* For closing: returns and frees every lease that the caller left. Bounded in time. */
 void lease_return_all(struct leasefs_session *session);
 
 /* ---- lease.c, for transfers ---- */
 
-/* May `length` bytes at `offset` be moved now, in this direction? 0: yes, and lease_transfer_end() must follow. */
-int lease_transfer_begin(struct leasefs_lease *lease, bool write, uint64_t offset, size_t length);
+/* Where a file's byte is in the server's memory; does not change before the transfer has ended. */
+struct lease_target {
+    uint64_t remote_address;
+    uint32_t rkey;
+};
+
+/* May `length` bytes at `offset` be moved now, in this direction? 0: yes, and lease_transfer_end() must follow. Waits
+ * while a part of the lease is being given back. */
+int lease_transfer_begin(struct leasefs_lease *lease, bool write, uint64_t offset, size_t length,
+                         struct lease_target *ret_target);
 /* `status` is the transfer's; what the caller is to be told is returned: a transfer that was well but ended after the
  * lease did is an error. */
 int lease_transfer_end(struct leasefs_lease *lease, int status);

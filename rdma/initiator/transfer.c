@@ -28,9 +28,6 @@ static int move(struct leasefs_lease *lease, bool write, void *bytes, size_t len
         .write = write,
         .bytes = bytes,
         .length = length,
-        /* Neither changes once the lease is granted. */
-        .remote_address = lease->layout.remote_address + (offset - lease->layout.offset),
-        .rkey = lease->layout.rkey,
     };
     int status = session_may_block(lease->session);
     unsigned idle = 0;
@@ -38,11 +35,14 @@ static int move(struct leasefs_lease *lease, bool write, void *bytes, size_t len
     if (status || !length)
         return status;
     do {
+        struct lease_target target;
         size_t moved;
 
-        status = lease_transfer_begin(lease, write, offset, length);
+        status = lease_transfer_begin(lease, write, offset + (length - transfer.length), transfer.length, &target);
         if (status)
             break;
+        transfer.remote_address = target.remote_address;
+        transfer.rkey = target.rkey;
         status = lease_transfer_end(lease, attempt(lease, &transfer, &moved));
         idle = moved ? 0 : idle + 1;
         conn_transfer_skip(&transfer, moved);

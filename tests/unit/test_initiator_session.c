@@ -23,6 +23,14 @@
 #include "rdma/initiator/session.h"
 #include <leasefs/leasefs.h>
 
+/* Where the bytes are does not matter: nothing moves here. */
+static int begin_transfer(struct leasefs_lease *lease, bool write, uint64_t offset, size_t length)
+{
+    struct lease_target target;
+
+    return lease_transfer_begin(lease, write, offset, length, &target);
+}
+
 /* ---- the server ---- */
 
 /* What a server is to do other than grant everything. */
@@ -32,6 +40,9 @@ struct behaviour {
     const char *refuse_lease; /* an error object */
     const char *refuse_renew; /* likewise */
     bool garbage;             /* answer a lease with no JSON at all */
+    const char *kept;         /* what is kept after the return of a part: a list */
+    const char *refuse_part;  /* an error object */
+    const char *before_kept;  /* a line sent before that answer */
 };
 
 struct server {
@@ -44,6 +55,8 @@ struct server {
     pthread_cond_t seen;
     unsigned leases, renewals, returns, publishes;
     unsigned return_sequence;
+    unsigned parts;
+    json_t *part; /* the parameters of the last return of a part */
 };
 
 static void send_text(struct server *server, const char *text)
@@ -89,8 +102,27 @@ static void count(struct server *server, unsigned *counter)
     pthread_mutex_unlock(&server->lock);
 }
 
+static void answer_part(struct server *server, json_int_t id, json_t *params)
+{
+    pthread_mutex_lock(&server->lock);
+    json_decref(server->part);
+    server->part = json_incref(params);
+    pthread_mutex_unlock(&server->lock);
+    count(server, &server->parts);
+    if (server->behaviour.before_kept)
+        send_text(server, server->behaviour.before_kept);
+    if (server->behaviour.refuse_part)
+        reply(server, id, "error", json_loads(server->behaviour.refuse_part, 0, NULL), NULL);
+    else
+        reply(server, id, "result", json_pack("{s:o}", "kept", json_loads(server->behaviour.kept, 0, NULL)), NULL);
+}
+
 static void answer_return(struct server *server, json_int_t id, json_t *params)
 {
+    if (json_object_get(params, "length") || json_object_get(params, "mode")) {
+        answer_part(server, id, params);
+        return;
+    }
     pthread_mutex_lock(&server->lock);
     server->return_sequence = (unsigned)json_integer_value(json_object_get(params, "sequence"));
     pthread_mutex_unlock(&server->lock);
@@ -180,6 +212,7 @@ static void stop_server(struct server *server)
     close(server->fd);
     close(server->listener);
     unlink(server->path);
+    json_decref(server->part);
     free(server);
 }
 
@@ -337,7 +370,7 @@ static void a_recall_is_answered_by_giving_the_lease_back(void **state)
     await(server, &server->returns, 1);
     assert_int_equal(peek(&server->lock, &server->return_sequence), 2);
     assert_int_equal(peek(&notices.lock, &notices.deadline_ms), 1500);
-    assert_int_equal(lease_transfer_begin(lease, false, 4096, 1), -ESTALE);
+    assert_int_equal(begin_transfer(lease, false, 4096, 1), -ESTALE);
     assert_int_equal(leasefs_lease_return(lease), 0);
     assert_int_equal(peek(&server->lock, &server->returns), 1);
     leasefs_session_close(session);
@@ -370,13 +403,13 @@ static void a_recall_waits_for_transfers_under_way_and_refuses_new_ones(void **s
 
     (void)state;
     allow_transfers(lease);
-    assert_int_equal(lease_transfer_begin(lease, false, 4096, 8192), 0);
-    assert_int_equal(lease_transfer_begin(lease, false, 4096, 1), 0);
+    assert_int_equal(begin_transfer(lease, false, 4096, 8192), 0);
+    assert_int_equal(begin_transfer(lease, false, 4096, 1), 0);
     send_text(server, recall_line);
     await_notice(&notices, &notices.recalls, 1);
     /* The notice is given before the state changes: a call that goes through the session's thread waits for that. */
     assert_int_equal(leasefs_call(session, "status", NULL, NULL), -EOPNOTSUPP);
-    assert_int_equal(lease_transfer_begin(lease, false, 4096, 1), -ESTALE);
+    assert_int_equal(begin_transfer(lease, false, 4096, 1), -ESTALE);
     assert_int_equal(peek(&server->lock, &server->returns), 0);
     assert_int_equal(lease_transfer_end(lease, 0), 0);
     assert_int_equal(leasefs_call(session, "status", NULL, NULL), -EOPNOTSUPP);
@@ -402,7 +435,7 @@ static void a_kept_lease_is_not_given_back(void **state)
     send_text(server, "{\"method\":\"recall_cancelled\",\"params\":{\"lease\":7,\"sequence\":3}}\n");
     await_notice(&notices, &notices.cancellations, 1);
     assert_int_equal(peek(&server->lock, &server->returns), 0);
-    assert_int_equal(lease_transfer_begin(lease, false, 4096, 8192), 0);
+    assert_int_equal(begin_transfer(lease, false, 4096, 8192), 0);
     assert_int_equal(lease_transfer_end(lease, 0), 0);
     assert_int_equal(leasefs_lease_return(lease), 0);
     assert_int_equal(peek(&server->lock, &server->return_sequence), 3);
@@ -419,7 +452,7 @@ static void a_revoked_lease_moves_no_bytes(void **state)
 
     (void)state;
     allow_transfers(lease);
-    assert_int_equal(lease_transfer_begin(lease, false, 4096, 1), 0);
+    assert_int_equal(begin_transfer(lease, false, 4096, 1), 0);
     send_text(server, revoked_line);
     await_notice(&notices, &notices.revocations, 1);
     pthread_mutex_lock(&notices.lock);
@@ -427,7 +460,7 @@ static void a_revoked_lease_moves_no_bytes(void **state)
     pthread_mutex_unlock(&notices.lock);
     /* One that was under way ended after the revocation: its bytes may be another file's. */
     assert_int_equal(lease_transfer_end(lease, 0), -EREMOTEIO);
-    assert_int_equal(lease_transfer_begin(lease, false, 4096, 1), -EREMOTEIO);
+    assert_int_equal(begin_transfer(lease, false, 4096, 1), -EREMOTEIO);
     assert_non_null(strstr(leasefs_error(), "recall timeout"));
     assert_int_equal(leasefs_lease_return(lease), -EREMOTEIO);
     assert_int_equal(peek(&server->lock, &server->returns), 0);
@@ -447,7 +480,7 @@ static void an_unguarded_lease_leaves_refusing_to_the_nic(void **state)
     lease->options.unguarded = true;
     send_text(server, revoked_line);
     await_notice(&notices, &notices.revocations, 1);
-    assert_int_equal(lease_transfer_begin(lease, false, 4096, 1), 0);
+    assert_int_equal(begin_transfer(lease, false, 4096, 1), 0);
     assert_int_equal(lease_transfer_end(lease, -EREMOTEIO), -EREMOTEIO);
     leasefs_lease_return(lease);
     leasefs_session_close(session);
@@ -483,7 +516,7 @@ static void a_lease_that_the_server_does_not_renew_has_ended(void **state)
     lease = open_lease(session, &notices);
     allow_transfers(lease);
     await_notice(&notices, &notices.revocations, 1);
-    assert_int_equal(lease_transfer_begin(lease, false, 4096, 1), -ESTALE);
+    assert_int_equal(begin_transfer(lease, false, 4096, 1), -ESTALE);
     assert_int_equal(leasefs_lease_return(lease), -ESTALE);
     leasefs_session_close(session);
     stop_server(server);
@@ -504,7 +537,7 @@ static void a_completion_after_the_expiry_is_rejected(void **state)
 
     (void)state;
     allow_transfers(lease);
-    assert_int_equal(lease_transfer_begin(lease, false, 4096, 1), 0);
+    assert_int_equal(begin_transfer(lease, false, 4096, 1), 0);
     set_expiry(lease, clock_now_ns());
     assert_int_equal(lease_transfer_end(lease, 0), -ESTALE);
     assert_int_equal(leasefs_lease_return(lease), 0);
@@ -521,7 +554,7 @@ static void no_transfer_starts_close_to_the_expiry(void **state)
     (void)state;
     allow_transfers(lease);
     set_expiry(lease, clock_now_ns() + 50 * NS_PER_MS);
-    assert_int_equal(lease_transfer_begin(lease, false, 4096, 1), -ESTALE);
+    assert_int_equal(begin_transfer(lease, false, 4096, 1), -ESTALE);
     assert_int_equal(leasefs_lease_return(lease), 0);
     leasefs_session_close(session);
     stop_server(server);
@@ -534,14 +567,14 @@ static void transfers_stay_inside_the_lease(void **state)
     struct leasefs_lease *lease = open_lease(session, NULL);
 
     (void)state;
-    assert_int_equal(lease_transfer_begin(lease, false, 4096, 1), -EOPNOTSUPP);
+    assert_int_equal(begin_transfer(lease, false, 4096, 1), -EOPNOTSUPP);
     allow_transfers(lease);
-    assert_int_equal(lease_transfer_begin(lease, false, 4095, 1), -ERANGE);
-    assert_int_equal(lease_transfer_begin(lease, false, 4096, 8193), -ERANGE);
-    assert_int_equal(lease_transfer_begin(lease, false, 12288, 1), -ERANGE);
-    assert_int_equal(lease_transfer_begin(lease, false, UINT64_MAX, 2), -ERANGE);
-    assert_int_equal(lease_transfer_begin(lease, false, 8192, SIZE_MAX), -ERANGE);
-    assert_int_equal(lease_transfer_begin(lease, true, 4096, 1), -EBADF);
+    assert_int_equal(begin_transfer(lease, false, 4095, 1), -ERANGE);
+    assert_int_equal(begin_transfer(lease, false, 4096, 8193), -ERANGE);
+    assert_int_equal(begin_transfer(lease, false, 12288, 1), -ERANGE);
+    assert_int_equal(begin_transfer(lease, false, UINT64_MAX, 2), -ERANGE);
+    assert_int_equal(begin_transfer(lease, false, 8192, SIZE_MAX), -ERANGE);
+    assert_int_equal(begin_transfer(lease, true, 4096, 1), -EBADF);
     assert_int_equal(leasefs_lease_return(lease), 0);
     leasefs_session_close(session);
     stop_server(server);
@@ -558,7 +591,7 @@ static void the_servers_death_ends_leases_and_calls(void **state)
     allow_transfers(lease);
     stop_server(server);
     await_notice(&notices, &notices.revocations, 1);
-    assert_int_equal(lease_transfer_begin(lease, false, 4096, 1), -ESTALE);
+    assert_int_equal(begin_transfer(lease, false, 4096, 1), -ESTALE);
     assert_int_equal(leasefs_call(session, "status", NULL, NULL), -ENOTCONN);
     assert_int_equal(leasefs_lease_return(lease), -ESTALE);
     leasefs_session_close(session);
@@ -637,6 +670,182 @@ static void nobody_at_the_socket_is_said_with_what_to_do(void **state)
     assert_null(leasefs_error_data());
 }
 
+#define PIECE(lease, mode, offset, length)                                                                             \
+    "{\"lease\": " lease ", \"sequence\": 2, \"mode\": \"" mode "\", \"offset\": " offset ", \"length\": " length      \
+    ", \"file_size\": 10000, \"remote_address\": 4096000, \"rkey\": 99, \"lease_time_ms\": 60000}"
+
+static struct leasefs_lease *open_to_cut(struct leasefs_session *session)
+{
+    const struct leasefs_lease_options options = {.mode = LEASEFS_WRITE, .no_rdma = true};
+    struct leasefs_lease *lease;
+
+    assert_int_equal(leasefs_lease_open(session, "/f", &options, &lease), 0);
+    lease->options.no_rdma = false; /* for begin_transfer() */
+    return lease;
+}
+
+static void a_part_that_is_given_back_leaves_the_rest(void **state)
+{
+    struct server *server =
+        start_server_that(&(const struct behaviour){.kept = "[" PIECE("7", "write", "4096", "4096") "]"});
+    struct leasefs_session *session = open_session(server);
+    struct leasefs_lease *lease = open_to_cut(session), *rest = lease;
+    struct leasefs_layout layout;
+    struct lease_target target;
+
+    (void)state;
+    assert_int_equal(leasefs_lease_return_range(lease, 8192, 4096, &rest), 0);
+    assert_null(rest);
+    assert_int_equal(json_integer_value(json_object_get(server->part, "lease")), 7);
+    assert_int_equal(json_integer_value(json_object_get(server->part, "offset")), 8192);
+    assert_int_equal(json_integer_value(json_object_get(server->part, "length")), 4096);
+    leasefs_lease_layout(lease, &layout);
+    assert_int_equal(layout.length, 4096);
+    assert_int_equal(begin_transfer(lease, true, 8192, 1), -ERANGE);
+    assert_int_equal(lease_transfer_begin(lease, true, 4196, 1, &target), 0);
+    assert_int_equal(target.remote_address, 4096100);
+    assert_int_equal(target.rkey, 99);
+    assert_int_equal(lease_transfer_end(lease, 0), 0);
+    assert_int_equal(leasefs_lease_return(lease), 0);
+    assert_int_equal(server->returns, 1);
+    assert_int_equal(server->return_sequence, 2);
+    leasefs_session_close(session);
+    stop_server(server);
+}
+
+static void the_middle_given_back_makes_two_leases(void **state)
+{
+    struct server *server = start_server_that(&(const struct behaviour){
+        .kept = "[" PIECE("7", "write", "4096", "4096") ", " PIECE("8", "write", "20480", "4096") "]"});
+    struct leasefs_session *session = open_session(server);
+    struct leasefs_lease *lease = open_to_cut(session), *rest;
+    struct leasefs_layout layout;
+
+    (void)state;
+    lease->layout.length = 20480;
+    assert_int_equal(leasefs_lease_return_range(lease, 8192, 12288, NULL), -EINVAL);
+    assert_int_equal(peek(&server->lock, &server->parts), 0);
+    assert_int_equal(leasefs_lease_return_range(lease, 8192, 12288, &rest), 0);
+    leasefs_lease_layout(rest, &layout);
+    assert_int_equal(layout.lease_id, 8);
+    assert_int_equal(layout.offset, 20480);
+    assert_int_equal(begin_transfer(rest, true, 20480, 4096), 0);
+    assert_int_equal(lease_transfer_end(rest, 0), 0);
+    assert_int_equal(leasefs_lease_return(rest), 0);
+    assert_int_equal(leasefs_lease_return(lease), 0);
+    assert_int_equal(server->returns, 2);
+    leasefs_session_close(session);
+    stop_server(server);
+}
+
+static void a_downgraded_lease_does_not_write(void **state)
+{
+    struct server *server =
+        start_server_that(&(const struct behaviour){.kept = "[" PIECE("7", "read", "4096", "8192") "]"});
+    struct leasefs_session *session = open_session(server);
+    struct leasefs_lease *lease = open_to_cut(session);
+
+    (void)state;
+    assert_int_equal(begin_transfer(lease, true, 4096, 1), 0);
+    assert_int_equal(lease_transfer_end(lease, 0), 0);
+    assert_int_equal(leasefs_lease_downgrade(lease), 0);
+    assert_string_equal(json_string_value(json_object_get(server->part, "mode")), "read");
+    assert_int_equal(begin_transfer(lease, true, 4096, 1), -EBADF);
+    assert_int_equal(begin_transfer(lease, false, 4096, 1), 0);
+    assert_int_equal(lease_transfer_end(lease, 0), 0);
+    leasefs_session_close(session);
+    stop_server(server);
+}
+
+static void nothing_kept_is_the_leases_end(void **state)
+{
+    struct server *server = start_server_that(&(const struct behaviour){.kept = "[]"});
+    struct leasefs_session *session = open_session(server);
+    struct leasefs_lease *lease = open_to_cut(session);
+
+    (void)state;
+    assert_int_equal(leasefs_lease_return_range(lease, 0, 1u << 20, NULL), 0);
+    assert_int_equal(begin_transfer(lease, true, 4096, 1), -ESTALE);
+    assert_int_equal(leasefs_lease_return(lease), 0);
+    assert_int_equal(server->returns, 0);
+    leasefs_session_close(session);
+    stop_server(server);
+}
+
+static void a_refused_part_leaves_the_lease_as_it_was(void **state)
+{
+    struct server *server = start_server_that(&(const struct behaviour){
+        .refuse_part = "{\"code\": -32000, \"message\": \"no\", \"data\": {\"errno\": \"EMFILE\"}}"});
+    struct leasefs_session *session = open_session(server);
+    struct leasefs_lease *lease = open_to_cut(session);
+
+    (void)state;
+    assert_int_equal(leasefs_lease_return_range(lease, 4096, 4096, NULL), -EMFILE);
+    assert_int_equal(begin_transfer(lease, true, 4096, 8192), 0);
+    assert_int_equal(lease_transfer_end(lease, 0), 0);
+    leasefs_session_close(session);
+    stop_server(server);
+
+    /* Sense it must make, though. */
+    server = start_server_that(&(const struct behaviour){.kept = "[1, 2, 3]"});
+    session = open_session(server);
+    lease = open_to_cut(session);
+    assert_int_equal(leasefs_lease_downgrade(lease), -EPROTO);
+    assert_int_equal(begin_transfer(lease, true, 4096, 1), -ESTALE);
+    leasefs_session_close(session);
+    stop_server(server);
+}
+
+static void *downgrade(void *arg)
+{
+    assert_int_equal(leasefs_lease_downgrade(arg), 0);
+    return NULL;
+}
+
+static void a_part_is_given_back_when_transfers_have_ended(void **state)
+{
+    struct server *server =
+        start_server_that(&(const struct behaviour){.kept = "[" PIECE("7", "read", "4096", "8192") "]"});
+    struct leasefs_session *session = open_session(server);
+    struct leasefs_lease *lease = open_to_cut(session);
+    pthread_t thread;
+
+    (void)state;
+    assert_int_equal(begin_transfer(lease, true, 4096, 1), 0);
+    assert_int_equal(pthread_create(&thread, NULL, downgrade, lease), 0);
+    for (bool cutting = false; !cutting;) {
+        pthread_mutex_lock(&session->lock);
+        cutting = lease->cutting;
+        pthread_mutex_unlock(&session->lock);
+    }
+    assert_int_equal(peek(&server->lock, &server->parts), 0);
+    assert_int_equal(lease_transfer_end(lease, 0), 0);
+    /* Waits for the answer, and reads under the new key. */
+    assert_int_equal(begin_transfer(lease, true, 4096, 1), -EBADF);
+    pthread_join(thread, NULL);
+    assert_int_equal(peek(&server->lock, &server->parts), 1);
+    leasefs_session_close(session);
+    stop_server(server);
+}
+
+static void a_recall_that_crosses_the_return_of_a_part_is_answered(void **state)
+{
+    struct server *server = start_server_that(&(const struct behaviour){
+        .before_kept = "{\"jsonrpc\": \"2.0\", \"method\": \"recall\", \"params\": {\"lease\": 7, \"sequence\": 2, "
+                       "\"deadline_ms\": 5000}}\n",
+        .kept = "[" PIECE("7", "read", "4096", "8192") "]"});
+    struct leasefs_session *session = open_session(server);
+    struct leasefs_lease *lease = open_to_cut(session);
+
+    (void)state;
+    assert_int_equal(leasefs_lease_downgrade(lease), 0);
+    await(server, &server->returns, 1);
+    assert_int_equal(leasefs_lease_return(lease), 0);
+    assert_int_equal(server->returns, 1);
+    leasefs_session_close(session);
+    stop_server(server);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -659,6 +868,13 @@ int main(void)
         cmocka_unit_test(closing_gives_every_lease_back_first),
         cmocka_unit_test(an_empty_file_is_published_without_a_lease),
         cmocka_unit_test(nobody_at_the_socket_is_said_with_what_to_do),
+        cmocka_unit_test(a_part_that_is_given_back_leaves_the_rest),
+        cmocka_unit_test(the_middle_given_back_makes_two_leases),
+        cmocka_unit_test(a_downgraded_lease_does_not_write),
+        cmocka_unit_test(nothing_kept_is_the_leases_end),
+        cmocka_unit_test(a_refused_part_leaves_the_lease_as_it_was),
+        cmocka_unit_test(a_part_is_given_back_when_transfers_have_ended),
+        cmocka_unit_test(a_recall_that_crosses_the_return_of_a_part_is_answered),
     };
 
     alarm(60);
