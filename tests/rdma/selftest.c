@@ -19,9 +19,10 @@ const struct exposure_ops *const ops = &fabric_exposure_ops;
 _Atomic uint64_t skipped_ns;
 unsigned test_seconds = 240;
 
+/* It stands still: an emulated and busy machine may take longer to connect than a cookie lives. */
 static uint64_t test_clock(void)
 {
-    return monotonic_ns() + skipped_ns;
+    return NS_PER_S + skipped_ns;
 }
 
 void start_fabric(const char *revoke)
