@@ -428,7 +428,7 @@ static void deliver_open(struct mail *mail)
     struct session *session = m->request->session;
     const struct lease_service_config *c = &session->service->config;
 
-    session->opened = true;
+    session_opened(session);
     request_result(m->request, json_pack("{s:I, s:I, s:s, s:I, s:I, s:I}", "session", (json_int_t)session->id,
                                          "boot_epoch", (json_int_t)c->boot_epoch, "server", LEASEFS_VERSION,
                                          "block_size", (json_int_t)LEASEFS_BLOCK_SIZE, "lease_time_ms",

@@ -87,9 +87,8 @@ struct session {
 
     /* control thread */
     int fd;
-    gnutls_session_t tls;            /* of a remote client */
-    struct sockaddr_storage reached; /* the same: our own address, as that client knows it */
-    bool tls_stuck;                  /* the last record is still to be sent on */
+    gnutls_session_t tls; /* of a remote client */
+    bool tls_stuck;       /* the last record is still to be sent on */
     uint64_t heard_at_ns;
     sd_event_source *io, *timeout;
     char *in;
@@ -193,6 +192,7 @@ struct session_peer {
     struct sockaddr_storage from;
 };
 int session_new(struct lease_service *service, const struct session_peer *peer); /* on success it owns all of it */
+void session_opened(struct session *session);                                    /* control thread: it is answered */
 void session_end(struct session *session);                                       /* control thread */
 void session_end_all(struct lease_service *service);
 struct session *session_ref(struct session *session);

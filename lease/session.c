@@ -309,6 +309,13 @@ static int on_silence(sd_event_source *source, uint64_t usec, void *arg)
     return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 }
 
+void session_opened(struct session *session)
+{
+    session->opened = true;
+    if (session->key && session->fd >= 0)
+        sd_event_source_set_time_relative(session->timeout, remote_idle_us(session->service->remote));
+}
+
 /* ---- accepting ---- */
 
 static int identify_by_socket(struct session *session)
@@ -336,12 +343,8 @@ static int identify_by_socket(struct session *session)
     return 0;
 }
 
-static int identify_by_key(struct session *session, struct client_key *key)
+static void identify_by_key(struct session *session, const struct client_key *key)
 {
-    socklen_t length = sizeof(session->reached);
-
-    if (getsockname(session->fd, (struct sockaddr *)&session->reached, &length))
-        return -errno;
     session->who = (struct lease_credentials){.uid = key->uid,
                                               .gid = key->gid,
                                               .n_groups = key->n_groups,
@@ -349,7 +352,6 @@ static int identify_by_key(struct session *session, struct client_key *key)
                                               .confined = true,
                                               .n_exports = key->n_exports,
                                               .exports = key->exports};
-    return 0;
 }
 
 int session_new(struct lease_service *service, const struct session_peer *peer)
@@ -368,9 +370,11 @@ int session_new(struct lease_service *service, const struct session_peer *peer)
     session->in = malloc(LEASEFS_MAX_MESSAGE);
     if (!session->in)
         goto undo;
-    error = peer->key ? identify_by_key(session, peer->key) : identify_by_socket(session);
+    error = peer->key ? 0 : identify_by_socket(session);
     if (error)
         goto undo;
+    if (peer->key)
+        identify_by_key(session, peer->key);
     error = sd_event_add_io(service->loop, &session->io, session->fd, EPOLLIN, on_io, session);
     if (error < 0)
         goto undo;
