@@ -205,7 +205,7 @@ static void a_cookie_admits_one_connection_once_and_in_time(void)
     CHECK(ops->session_connect(session, &where) == 0);
     ops->session_close(session);
     CHECK_ANSWER(connect_with(&other, &where, ""), "rejected 2"); /* nobody's any more */
-    CHECK(status_of("connections", "rejected", "cookie") >= 7); /* a slow answer lets rdma_cm ask again */
+    CHECK(status_of("connections", "rejected", "cookie") >= 7);   /* a slow answer lets rdma_cm ask again */
     CHECK(status_of("connections", "rejected", "malformed") >= 2);
     peer_stop(&peer);
     peer_stop(&other);
