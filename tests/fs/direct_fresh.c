@@ -95,5 +95,8 @@ int main(int argc, char **argv)
     atomic_store(&ends, true);
     for (int i = 0; i < N_READERS; i++)
         pthread_join(readers[i], NULL);
+    io_destroy(aio);
+    free(bytes);
+    free(got);
     return 0;
 }

@@ -458,6 +458,10 @@ static void a_child_does_not_inherit_the_pool(void **state)
 
     (void)state;
     assert_int_equal(mincore(pool_base(pool), 1, &present), 0);
+#ifdef __SANITIZE_THREAD__ /* whose runtime maps memory of its own in the child, there of all places */
+    end_empty(pool);
+    skip();
+#endif
 
     pid_t child = fork();
 
