@@ -465,6 +465,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: lease_peer [CONTROL_SOCKET [HOST]]\n");
         return 2;
     }
+    options.server = getenv("LEASEFS_SERVER");
     options.control = argc > 1 ? argv[1] : NULL;
     options.host = argc > 2 ? argv[2] : NULL;
     status = leasefs_session_open(&options, &session);
