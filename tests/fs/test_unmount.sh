@@ -52,11 +52,21 @@ wait $load || true
 # umount -l under load, which goes on as long as it likes.
 mount_fs pool=64M
 touch "$dir/busy"
-(cd "$mnt" && while [ -e "$dir/busy" ] && head -c 1M /dev/zero >y && cp y z && ls -l >/dev/null; do :; done) 2>/dev/null &
+(cd "$mnt" && while [ -e "$dir/busy" ] && head -c 1M /dev/zero >y && cp y z && ls -l >/dev/null; do touch "$dir/round"; done) 2>/dev/null &
 load=$!
-sleep 0.3
+a_round() { # of the load, from its start to its end
+    local tries=0
+    rm -f "$dir/round"
+    while [ ! -e "$dir/round" ] && kill -0 "$load"; do
+        tries=$((tries + 1))
+        [ $tries -lt 3000 ] || fail 'the load does not go on'
+        sleep 0.02
+    done
+}
+a_round
 umount -l "$mnt" 2>/dev/null || fusermount3 -u -z "$mnt"
-sleep 0.3
+a_round # the one that was under way
+a_round
 kill -0 "$load" || fail "a lazy unmount ended who was in there"
 kill -0 "$daemon"
 rm "$dir/busy"
