@@ -4,7 +4,7 @@
 
 /*
  * How often strangers may make the log grow: LOG_LIMIT_LINES lines in LOG_LIMIT_WINDOW_NS, for each kind of event that
- * has a limit of its own. Here, because lease/ and rdma/ both include it. Any thread; a race costs or gives a line.
+ * has a limit of its own. Any thread; a race costs or gives a line.
  *
  *     static struct log_limit refused;
  *     unsigned dropped;
