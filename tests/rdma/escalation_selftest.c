@@ -236,11 +236,15 @@ static void a_memory_window_that_is_stuck_leads_to_the_connection(void)
                                   .word = "late"});
 }
 
-/* With a gate the peer would be refused, its QP end by itself, and that be seen. */
+/* No gate either: behind one the peer is refused, its QP ends by itself, and that it is quiet may be seen in time. */
 static void a_connection_that_is_stuck_leads_to_other_pages(void)
 {
-    escalate(&(struct escalation){
-        .faults = "dereg=fail,qp=stuck", .fence = -ETIMEDOUT, .climbed = "punch", .passed = "qp", .word = "late"});
+    escalate(&(struct escalation){.faults = "rereg=fail,dereg=fail,qp=stuck",
+                                  .gate = -EIO,
+                                  .fence = -ETIMEDOUT,
+                                  .climbed = "punch",
+                                  .passed = "qp",
+                                  .word = "late"});
 }
 
 /* An MR cannot go as long as there is a window on it. */
