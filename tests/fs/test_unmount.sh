@@ -40,20 +40,13 @@ ended 'SIGTERM in use' 0
 refused timeout 5 sh -c 'echo y >&7'
 exec 7<&-
 
-# Under load.
-mount_fs pool=64M
-(cd "$mnt" && while head -c 1M /dev/zero >y && cp y z && ls -l >/dev/null; do :; done) 2>/dev/null &
-load=$!
-sleep 0.5
-kill -TERM "$daemon"
-ended 'SIGTERM under load' 0
-wait $load || true
-
-# umount -l under load, which goes on as long as it likes.
-mount_fs pool=64M
-touch "$dir/busy"
-(cd "$mnt" && while [ -e "$dir/busy" ] && head -c 1M /dev/zero >y && cp y z && ls -l >/dev/null; do touch "$dir/round"; done) 2>/dev/null &
-load=$!
+# start_load: process $load works in the mount, as long as there is $dir/busy and nothing fails.
+start_load() {
+    touch "$dir/busy"
+    (cd "$mnt" && while [ -e "$dir/busy" ] && head -c 1M /dev/zero >y && cp y z && ls -l >/dev/null; do touch "$dir/round"; done) \
+        2>/dev/null &
+    load=$!
+}
 a_round() { # of the load, from its start to its end
     local tries=0
     rm -f "$dir/round"
@@ -62,7 +55,20 @@ a_round() { # of the load, from its start to its end
         [ $tries -lt 3000 ] || fail 'the load does not go on'
         sleep 0.02
     done
+    [ -e "$dir/round" ] || fail 'the load has ended'
 }
+
+# Under load.
+mount_fs pool=64M
+start_load
+a_round
+kill -TERM "$daemon"
+ended 'SIGTERM under load' 0
+wait $load || true
+
+# umount -l under load, which goes on as long as it likes.
+mount_fs pool=64M
+start_load
 a_round
 umount -l "$mnt" 2>/dev/null || fusermount3 -u -z "$mnt"
 a_round # the one that was under way
