@@ -109,7 +109,7 @@ int fs_rmdir(struct fs *fs, uint64_t parent, const char *name);
 int fs_rename(struct fs *fs, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name,
               unsigned flags, struct lease_waiter *waiter);
 
-/* At most `size` bytes with the terminating 0. */
+/* At most `size` bytes with the terminating 0. Moves the link's time of access. */
 int fs_readlink(struct fs *fs, uint64_t ino, char *buffer, size_t size);
 
 /* Directory entries with a cookie greater than `cookie` (0: from the start), ".", ".." first, at most `max`.
@@ -123,6 +123,9 @@ struct fs_dir_entry {
 int fs_readdir(struct fs *fs, uint64_t ino, uint64_t cookie, bool with_attr, struct fs_dir_entry *entries, size_t max);
 
 /* ---- attributes (fs_attr.c) ---- */
+
+/* A directory has been listed: its time of access moves, as relatime has it. */
+void fs_accessed(struct fs *fs, uint64_t ino);
 
 int fs_getattr(struct fs *fs, uint64_t ino, struct stat *ret_attr);
 int fs_statx(struct fs *fs, uint64_t ino, struct stat *ret_attr, struct timespec *ret_birth);

@@ -24,6 +24,36 @@ void inode_data_changed(struct fs_inode *inode)
     inode->data_version++;
 }
 
+static bool time_before(struct timespec a, struct timespec b)
+{
+    return a.tv_sec < b.tv_sec || (a.tv_sec == b.tv_sec && a.tv_nsec < b.tv_nsec);
+}
+
+void inode_accessed(const struct fs *fs, struct fs_inode *inode)
+{
+    struct timespec now = fs_now();
+
+    if (fs->read_only || fs->noatime || (inode->flags & FS_NOATIME_FL))
+        return;
+    pthread_mutex_lock(&inode->attr_lock);
+    if (!time_before(inode->mtime, inode->atime) || !time_before(inode->ctime, inode->atime) ||
+        now.tv_sec - inode->atime.tv_sec >= 24 * 60 * 60)
+        inode->atime = now;
+    pthread_mutex_unlock(&inode->attr_lock);
+}
+
+void fs_accessed(struct fs *fs, uint64_t ino)
+{
+    struct fs_inode *inode = inode_get(fs, ino);
+
+    if (!inode)
+        return;
+    inode_lock_shared(inode);
+    inode_accessed(fs, inode);
+    inode_unlock(inode);
+    inode_put(fs, inode);
+}
+
 /* As the kernel does for its own filesystems: the set-group-id bit of a file that its group cannot execute means
  * mandatory locking, and stays. */
 bool inode_kill_priv(struct fs_inode *inode, bool kill_suid)

@@ -44,25 +44,6 @@ int fs_open(struct fs *fs, uint64_t ino, int flags, bool *ret_direct)
     return err;
 }
 
-static bool time_before(struct timespec a, struct timespec b)
-{
-    return a.tv_sec < b.tv_sec || (a.tv_sec == b.tv_sec && a.tv_nsec < b.tv_nsec);
-}
-
-/* As mount option relatime: often enough to tell read from unread, and once a day. */
-static void update_atime(const struct fs *fs, struct fs_inode *inode)
-{
-    struct timespec now = fs_now();
-
-    if (fs->read_only || fs->noatime || (inode->flags & FS_NOATIME_FL))
-        return;
-    pthread_mutex_lock(&inode->attr_lock);
-    if (!time_before(inode->mtime, inode->atime) || !time_before(inode->ctime, inode->atime) ||
-        now.tv_sec - inode->atime.tv_sec >= 24 * 60 * 60)
-        inode->atime = now;
-    pthread_mutex_unlock(&inode->attr_lock);
-}
-
 int fs_read(struct fs *fs, uint64_t ino, uint64_t offset, size_t length, bool touch,
             int (*emit)(void *arg, const struct iovec *iov, int count, size_t bytes), void *arg)
 {
@@ -79,7 +60,7 @@ int fs_read(struct fs *fs, uint64_t ino, uint64_t offset, size_t length, bool to
     inode_lock_shared(inode);
     file_data_read(inode->data, offset, length, iov, READ_PIECES, &count, &bytes);
     if (touch)
-        update_atime(fs, inode);
+        inode_accessed(fs, inode);
     err = emit(arg, iov, count, bytes);
     inode_unlock(inode);
     inode_put(fs, inode);
@@ -343,7 +324,7 @@ static int64_t copy_locked(struct fs *fs, struct fs_inode *src, uint64_t src_off
     if (done > 0) {
         *ret_killed = inode_kill_priv(dst, kill_priv);
         inode_data_changed(dst);
-        update_atime(fs, src);
+        inode_accessed(fs, src);
     }
     return done;
 }

@@ -458,6 +458,9 @@ int fs_readlink(struct fs *fs, uint64_t ino, char *buffer, size_t size)
         err = -ENAMETOOLONG;
     else
         memcpy(buffer, inode->target, length + 1);
+    inode_lock_shared(inode);
+    inode_accessed(fs, inode);
+    inode_unlock(inode);
     inode_put(fs, inode);
     return err;
 }

@@ -180,6 +180,9 @@ struct timespec fs_now(void);
 void inode_stat(struct fs_inode *inode, struct stat *attr); /* lock held, shared or exclusive */
 void inode_touch(struct fs_inode *inode);                   /* exclusive: ctime, and mtime */
 void inode_data_changed(struct fs_inode *inode);            /* exclusive: ctime, mtime, data_version */
+/* Lock held, shared or exclusive: has been read. As mount option relatime: the time of access moves often enough to
+ * tell read from unread, and once a day. */
+void inode_accessed(const struct fs *fs, struct fs_inode *inode);
 /* exclusive: after a change of bytes. true: the mode has changed, tell_mode() once unlocked */
 bool inode_kill_priv(struct fs_inode *inode, bool kill_suid);
 void tell_mode(struct fs *fs, struct fs_inode *inode, bool changed);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -134,9 +135,11 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 
 #define READDIR_BATCH 32u
 
+/* libfuse tells the flags of an open directory here only: the handle keeps the one that listing wants. */
 void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     (void)ino;
+    fi->fh = fi->flags & O_NOATIME;
     fuse_reply_open(req, fi);
 }
 
@@ -214,7 +217,7 @@ static void listing_reply(struct listing *list, int err)
         fs_forget(fs, list->counted[i], 1);
 }
 
-static void readdir_common(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool plus)
+static void readdir_common(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool plus, bool touch)
 {
     struct listing list = {.req = req, .plus = plus, .size = size};
     struct fuse_entry_param param = {0};
@@ -226,6 +229,8 @@ static void readdir_common(fuse_req_t req, fuse_ino_t ino, size_t size, off_t of
         list.counted = calloc(size / smallest + 1, sizeof(*list.counted));
     if (list.buffer && (list.counted || !plus))
         err = listing_fill(&list, ino, (uint64_t)off);
+    if (!err && touch)
+        fs_accessed(fs_of(req), ino);
     listing_reply(&list, err);
     free(list.buffer);
     free(list.counted);
@@ -233,12 +238,10 @@ static void readdir_common(fuse_req_t req, fuse_ino_t ino, size_t size, off_t of
 
 void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
-    (void)fi;
-    readdir_common(req, ino, size, off, false);
+    readdir_common(req, ino, size, off, false, !(fi->fh & O_NOATIME));
 }
 
 void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
-    (void)fi;
-    readdir_common(req, ino, size, off, true);
+    readdir_common(req, ino, size, off, true, !(fi->fh & O_NOATIME));
 }

@@ -61,6 +61,7 @@ class Commands:
              sum({"NOREPLACE": 1, "EXCHANGE": 2, "WHITEOUT": 4}[h] for h in how.split("+")))
     def readlink(self, path): return os.readlink(path)
     def ls(self, path="."): return ",".join(sorted(os.listdir(path)))
+    def lsfd(self, fd): return ",".join(sorted(os.listdir(int(fd))))
     def chdir(self, path): os.chdir(path)
     def many(self, path, n):
         for i in range(int(n)):
@@ -101,6 +102,27 @@ class Commands:
              ctypes.c_long(int(length, 0)))
     def copy(self, src, src_offset, dst, dst_offset, length):
         return os.copy_file_range(int(src), int(dst), int(length, 0), int(src_offset, 0), int(dst_offset, 0))
+    # What SEEK_DATA and SEEK_HOLE say of a file has to be true: holes read as zeroes, they take turns, and the last hole is at the end.
+    def holes(self, fd):
+        fd, at, size = int(fd), 0, os.fstat(int(fd)).st_size
+        def look(at, whence):
+            try:
+                return os.lseek(fd, at, whence)
+            except OSError as e:
+                if e.errno != errno.ENXIO:
+                    raise
+                return size
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return "-"
+        place = os.lseek(fd, 0, os.SEEK_CUR)
+        while at < size:
+            data = look(at, os.SEEK_DATA)
+            hole = look(data, os.SEEK_HOLE)
+            if os.pread(fd, data - at, at).strip(b"\0") or not at <= data <= size or not data <= hole <= size or hole == at:
+                return f"data in the hole {at}..{data}, or {hole} out of turn"
+            at = hole
+        os.lseek(fd, place, os.SEEK_SET)
+        return "true"
     def fsync(self, fd): os.fsync(int(fd))
     def poke(self, fd, offset, data):
         with mmap.mmap(int(fd), 0) as m:
@@ -120,6 +142,10 @@ class Commands:
     def utimes(self, path, atime, mtime):
         os.utime(path, ns=(int(atime), int(mtime)), follow_symlinks=False)
     def touch(self, path): os.utime(path)
+    def utimens(self, path, *times): # "now", "omit" or nanoseconds
+        special = {"now": (0, (1 << 30) - 1), "omit": (0, (1 << 30) - 2)}
+        spec = struct.pack("4q", *(n for t in times for n in special.get(t) or divmod(int(t), 10**9)))
+        call("utimensat", -100, path.encode(), spec, 0x100)
     def access(self, path, how):
         if not os.access(path, flags(how)):
             raise OSError(errno.EACCES, path)
@@ -142,6 +168,19 @@ class Commands:
     def getxattr(self, path, name): return os.getxattr(path, name, follow_symlinks=False)
     def removexattr(self, path, name): os.removexattr(path, name)
     def listxattr(self, path): return ",".join(sorted(n for n in os.listxattr(path) if n != "security.selinux"))
+    # "u::7,u:1001:4,g::5,m::7,o::0"; kind: access or default
+    def setacl(self, path, kind, entries):
+        value = struct.pack("<I", 2)
+        for entry in entries.split(","):
+            who, which, mode = entry.split(":")
+            tag = {"u": 1, "g": 4, "m": 16, "o": 32}[who] << (which != "")
+            value += struct.pack("<HHI", tag, int(mode), int(which) if which else 0xffffffff)
+        os.setxattr(path, "system.posix_acl_" + kind, value)
+    def getacl(self, path, kind):
+        value = os.getxattr(path, "system.posix_acl_" + kind)
+        entries = [struct.unpack_from("<HHI", value, at) for at in range(4, len(value), 8)]
+        return ",".join(f"{tag}:{'' if who == 0xffffffff else who}:{mode}" for tag, mode, who in entries)
+    def removeacl(self, path, kind): os.removexattr(path, "system.posix_acl_" + kind)
     def setcap(self, path): # cap_chown=p
         os.setxattr(path, "security.capability", struct.pack("<5I", 0x02000000, 1, 0, 0, 0))
     def chattr(self, path, how):
