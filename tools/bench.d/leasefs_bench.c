@@ -2,7 +2,9 @@
 
 /* What perftest's ib_read_bw and its kin measure, through libleasefs; and how long leases take. Used by tools/bench.
  *
- * Prints one JSON object: either "bytes" and "seconds", or lists of microseconds. */
+ * Prints one JSON object: either "bytes" and "seconds", or lists of microseconds. With --steps it says "ready" before
+ * it moves the first byte, and waits there, and again behind the JSON, for a line on standard input: whoever started
+ * it then knows what the server spent on bytes alone. */
 
 #include <argp.h>
 #include <err.h>
@@ -18,7 +20,7 @@
 
 struct settings {
     const char *measure, *control, *path, *mechanism;
-    bool write;
+    bool write, steps;
     uint64_t size; /* bytes of one work request, or of a lease */
     uint64_t bytes;
     unsigned depth, count;
@@ -118,23 +120,70 @@ static void transfer(struct peer *peer, uint64_t length, uint64_t offset)
 
 /* ---- measures ---- */
 
-/* Work requests of `size` bytes, `depth` of them in flight, over the whole file until `bytes` are moved. */
+static void step(const struct settings *settings)
+{
+    int c;
+
+    if (!settings->steps)
+        return;
+    fflush(stdout);
+    do
+        c = getchar();
+    while (c != '\n' && c != EOF);
+}
+
+static void submit(struct leasefs_queue *queue, struct peer *peer, char *buffer, uint64_t offset)
+{
+    uint64_t size = peer->settings->size;
+
+    if (peer->settings->write)
+        must(leasefs_submit_write(queue, peer->lease, buffer, size, offset, buffer), "write");
+    else
+        must(leasefs_submit_read(queue, peer->lease, buffer, size, offset, buffer), "read");
+}
+
+/* Requests of `size` bytes, `depth` of them in flight all the time, until `bytes` are moved. */
+static uint64_t stream(struct leasefs_queue *queue, struct peer *peer)
+{
+    const struct settings *settings = peer->settings;
+    uint64_t requests = settings->bytes / settings->size, span = peer->layout.length / settings->size;
+    uint64_t submitted = 0, ended = 0;
+    struct leasefs_event events[16];
+
+    for (; submitted < settings->depth && submitted < requests; submitted++)
+        submit(queue, peer, (char *)peer->buffer + submitted * settings->size, submitted % span * settings->size);
+    while (ended < requests) {
+        int n = leasefs_queue_wait(queue, events, 1, 16, -1);
+
+        if (n <= 0)
+            errx(1, "queue: %s", leasefs_error());
+        ended += (unsigned)n;
+        for (int i = 0; i < n; i++) {
+            must(events[i].status, "transfer");
+            if (submitted < requests)
+                submit(queue, peer, events[i].user, submitted++ % span * settings->size);
+        }
+    }
+    return requests * settings->size;
+}
+
 static void measure_bandwidth(const struct settings *settings)
 {
+    struct leasefs_queue *queue;
+    uint64_t started, moved;
     struct peer peer;
-    uint64_t started, moved = 0;
 
-    peer_open(&peer, settings, 0);
+    peer_open(&peer, settings, settings->depth * settings->size);
+    must(leasefs_queue_new(peer.session, &queue), "queue");
     transfer(&peer, settings->size, 0);
+    if (settings->steps)
+        puts("ready");
+    step(settings);
     started = now_ns();
-    while (moved < settings->bytes) {
-        uint64_t left = settings->bytes - moved;
-        uint64_t length = left < peer.layout.length ? left : peer.layout.length;
-
-        transfer(&peer, length, peer.layout.offset);
-        moved += length;
-    }
+    moved = stream(queue, &peer);
     printf("{\"bytes\": %llu, \"seconds\": %.6f}\n", (unsigned long long)moved, (double)(now_ns() - started) / 1e9);
+    step(settings);
+    leasefs_queue_free(queue);
     peer_close(&peer);
 }
 
@@ -261,8 +310,7 @@ static void measure_revoke(const struct settings *settings)
         revoke_one(administrator, lease);
         after = await_revocation(administrator, settings->mechanism, before.count);
         samples[i] = (double)(after.total_us - before.total_us);
-        if (!leasefs_lease_return(lease))
-            errx(1, "the revoked lease was still there");
+        leasefs_lease_return(lease); /* an error, but for a return that crosses the news that it is gone */
     }
     putchar('{');
     print_samples("revoke_us", samples, settings->count, true);
@@ -308,6 +356,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 'w':
         settings->write = true;
         return 0;
+    case 'S':
+        settings->steps = true;
+        return 0;
     case ARGP_KEY_ARG:
         *(state->arg_num ? &settings->path : &settings->measure) = arg;
         return 0;
@@ -330,6 +381,7 @@ int main(int argc, char **argv)
         {"count", 'n', "N", 0, "Repetitions (100)", 0},
         {"mechanism", 'm', "NAME", 0, "Of revocation, to be measured (dereg)", 0},
         {"write", 'w', NULL, 0, "Write instead of read; leases are write leases", 0},
+        {"steps", 'S', NULL, 0, "Of bandwidth: wait for a line before the first byte, and after the last", 0},
         {0},
     };
     static const struct argp argp = {.options = options,

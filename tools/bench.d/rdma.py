@@ -71,10 +71,30 @@ class Leasefs:
         fill(f"{self.mountpoint}/{name}", size)
         return f"/{name}"
 
-    def measure(self, what, path, **settings):
+    def command(self, what, path, **settings):
         words = [f"--{name}" if value is True else f"--{name}={value}" for name, value in settings.items()]
-        return json.loads(output_of([f"{self.options.programs}/leasefs_bench", f"--control={self.control}",
-                                     *words, what, path]))
+        return [f"{self.options.programs}/leasefs_bench", f"--control={self.control}", *words, what, path]
+
+    def measure(self, what, path, **settings):
+        return json.loads(output_of(self.command(what, path, **settings)))
+
+    def stream(self, path, **settings):
+        """What it told, and the server's CPU seconds from the first byte to the last."""
+        command = self.command("bandwidth", path, steps=True, **settings)
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
+            try:
+                if client.stdout.readline() != "ready\n":
+                    raise RuntimeError(f"{' '.join(command)} moves nothing")
+                before = cpu_seconds(self.threads())
+                client.stdin.write("\n")
+                client.stdin.flush()
+                told = json.loads(client.stdout.readline())
+                spent = cpu_seconds(self.threads()) - before
+                client.communicate("\n", timeout=60)
+            except BaseException:
+                client.kill()
+                raise
+        return told, spent
 
     def peak_memory(self):
         """MiB, the pool included as far as it was used."""
@@ -151,8 +171,8 @@ def is_listening(port):
 
 
 def perftest(options, program, *words):
-    """The figures of the last line that the client prints."""
-    command = [program, "-F", "-p", str(PORT), *(["-d", options.device] if options.device else []), *words]
+    """The figures of the last line that the client prints. Connected by rdma_cm, as libleasefs is."""
+    command = [program, "-F", "-R", "-p", str(PORT), *(["-d", options.device] if options.device else []), *words]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             deadline = time.monotonic() + 30
@@ -179,12 +199,10 @@ class Bandwidth:
         self.name = f"{self.direction}.{size // MIB}M" if size >= MIB else f"{self.direction}.{size // 1024}K"
 
     def leasefs(self, samples, options, extent, leasefs):
-        before = cpu_seconds(leasefs.threads())
-        told = leasefs.measure("bandwidth", "/data", size=self.size, depth=DEPTH, bytes=extent.file,
-                               **({"write": True} if self.direction == "write" else {}))
+        told, spent = leasefs.stream("/data", size=self.size, depth=DEPTH, bytes=extent.file,
+                                     **({"write": True} if self.direction == "write" else {}))
         samples.add(f"bandwidth.{self.name}", "leasefs", "MB/s", told["bytes"] / told["seconds"] / 1e6)
-        samples.add(f"server_cpu.{self.name}", "leasefs", "s/GiB",
-                    per_gib(cpu_seconds(leasefs.threads()) - before, told["bytes"]))
+        samples.add(f"server_cpu.{self.name}", "leasefs", "s/GiB", per_gib(spent, told["bytes"]))
 
     def verbs(self, samples, options, extent, _):
         figures = perftest(options, f"ib_{self.direction}_bw", "-s", str(self.size), "-t", str(DEPTH),

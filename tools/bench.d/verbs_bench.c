@@ -3,7 +3,10 @@
 /* What exposing memory and taking it back costs with bare verbs: the least that a lease can cost. Used by tools/bench.
  *
  * Each round maps a window of memory that is there already, registers it, takes remote access away by one mechanism
- * and cleans up. Prints one JSON object with lists of microseconds. Exit code 77: the device cannot do it. */
+ * and cleans up. A server does neither in a hot loop: somebody's message wakes a thread, which then finds its code and
+ * the kernel's out of the caches. So before each of the two another process is asked for a byte, and gives it after a
+ * millisecond; only the verbs are timed. Prints one JSON object with lists of microseconds. Exit code 77: the device
+ * cannot do it. */
 
 #include <argp.h>
 #include <err.h>
@@ -16,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -37,6 +41,7 @@ struct bench {
     struct ibv_qp *qp; /* connected to itself: windows are bound through a working one */
     enum rereg_path rereg;
     int memory; /* memfd */
+    int client; /* a socket: who asks */
 
     /* One round's. */
     void *window;
@@ -198,6 +203,48 @@ static const struct mechanism mechanisms[] = {
     {"mw", IBV_ACCESS_MW_BIND, prepare_mw, bind_mw, revoke_by_mw},
 };
 
+/* ---- who asks ---- */
+
+/* Another process, which ends with the other side of its socket. */
+static void run_client(int server)
+{
+    const struct timespec pause = {.tv_nsec = 1000000};
+    char byte;
+
+    while (read(server, &byte, 1) == 1) {
+        nanosleep(&pause, NULL);
+        if (write(server, &byte, 1) != 1)
+            break;
+    }
+    _exit(0);
+}
+
+/* Before the device is opened: the child has none. */
+static void start_client(struct bench *bench)
+{
+    int ends[2];
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends))
+        err(1, "socketpair");
+    switch (fork()) {
+    case -1:
+        err(1, "fork");
+    case 0:
+        close(ends[0]);
+        run_client(ends[1]);
+    }
+    close(ends[1]);
+    bench->client = ends[0];
+}
+
+static void await_request(struct bench *bench)
+{
+    char byte = 0;
+
+    if (write(bench->client, &byte, 1) != 1 || read(bench->client, &byte, 1) != 1)
+        errx(1, "the process that asks is gone");
+}
+
 /* ---- rounds ---- */
 
 static void expose(struct bench *bench, const struct mechanism *mechanism)
@@ -239,15 +286,17 @@ static void run(struct bench *bench, const struct mechanism *mechanism)
     if (mechanism->prepare)
         mechanism->prepare(bench);
     for (unsigned i = 0; i < count; i++) {
-        uint64_t started = now_ns(), exposed, revoked;
+        uint64_t started;
 
+        await_request(bench);
+        started = now_ns();
         expose(bench, mechanism);
-        exposed = now_ns();
+        exposing[i] = (double)(now_ns() - started) / 1e3;
+        await_request(bench);
+        started = now_ns();
         mechanism->revoke(bench);
-        revoked = now_ns();
+        revoking[i] = (double)(now_ns() - started) / 1e3;
         clean_up(bench);
-        exposing[i] = (double)(exposed - started) / 1e3;
-        revoking[i] = (double)(revoked - exposed) / 1e3;
     }
     putchar('{');
     print_samples("expose_us", exposing, count, false);
@@ -292,6 +341,7 @@ static void close_all(struct bench *bench)
     ibv_dealloc_pd(bench->pd);
     ibv_close_device(bench->context);
     close(bench->memory);
+    close(bench->client);
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -338,6 +388,7 @@ int main(int argc, char **argv)
     argp_parse(&argp, argc, argv, 0, NULL, &settings);
     for (size_t i = 0; i < sizeof(mechanisms) / sizeof(*mechanisms); i++) {
         if (!strcmp(mechanisms[i].name, settings.mechanism)) {
+            start_client(&bench);
             open_device(&bench);
             make_memory(&bench);
             run(&bench, &mechanisms[i]);
