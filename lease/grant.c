@@ -257,12 +257,11 @@ static int prepare(struct request *request)
     return error;
 }
 
-/* Asks the table for the lease. false: parked, or refused and gone. */
-static bool ask(struct request *request, uint64_t *ret_lease_id)
+static struct lease_request wanted_by(const struct request *request)
 {
-    struct session *session = request->session;
-    struct lease_service *service = session->service;
-    struct lease_request wanted = {
+    const struct session *session = request->session;
+
+    return (struct lease_request){
         .session_id = session->id,
         .owner = session->who.uid,
         .process = session->who.pid,
@@ -273,6 +272,35 @@ static bool ask(struct request *request, uint64_t *ret_lease_id)
         .file_policy = request->file_policy,
         .wait = request->wait,
     };
+}
+
+/* The idle lease that the client names is the one it asks for: it is as good as new. */
+static bool take_up(struct request *request)
+{
+    struct lease_service *service = request->session->service;
+    struct lease_request wanted = wanted_by(request);
+    struct lease_info info;
+    struct grant *grant;
+    bool taken;
+
+    if (!request->idle || request->prepare)
+        return false;
+    grant = grant_find(service, request->idle);
+    if (!grant)
+        return false;
+    taken = !lease_take_up(service->table, &wanted, request->idle, service_now_ns(), &info);
+    if (taken)
+        request_result(request, grant_json(grant, &info));
+    grant_unref(grant);
+    return taken;
+}
+
+/* Asks the table for the lease. false: parked, or refused and gone. */
+static bool ask(struct request *request, uint64_t *ret_lease_id)
+{
+    struct session *session = request->session;
+    struct lease_service *service = session->service;
+    struct lease_request wanted = wanted_by(request);
     int error = lease_request(service->table, &wanted, service_now_ns(), &request->waiter, ret_lease_id);
 
     if (error == -EINPROGRESS)
@@ -309,6 +337,8 @@ void grant_step(struct request *request)
             return;
         }
         if (!request->prepared && !grant_range(request, &size))
+            return;
+        if (take_up(request))
             return;
         error = prepare(request);
         if (error == -EINPROGRESS)

@@ -58,6 +58,7 @@ struct lease {
     void *exposure;
     bool doomed;           /* to end as soon as its grant is through: session gone, or revoked meanwhile */
     bool courtesy;         /* ACTIVE, and past its expiry */
+    bool idle;             /* its holder keeps it for later: see lease_keep_idle() */
     bool overrun;          /* the fence took longer than fence_bound_ns */
     bool recalled_by_try;  /* recalled for somebody who did not wait: nobody's leaving cancels that */
     bool remnant;          /* what was reachable before a cut; overlaps what its session kept */

@@ -62,7 +62,7 @@ static int op_blocked(struct lease_inode *entry, struct lease_range range, enum 
             continue;
         if (lease->state != LEASE_FENCING && lease_policy_between(lease, policy) == LEASE_POLICY_BUSY)
             return -EBUSY;
-        if (lease->state != LEASE_FENCING && process && lease->process == process)
+        if (lease->state != LEASE_FENCING && process && lease->process == process && !lease->idle)
             return -EDEADLK;
         answer = -EAGAIN;
     }
@@ -386,6 +386,14 @@ void lease_abort(struct lease_table *table, uint64_t lease_id, uint64_t now_ns)
     lease_table_unlock(table);
 }
 
+static void renew(struct lease_table *table, struct lease *lease, uint64_t now_ns, struct lease_info *ret_info)
+{
+    lease->expires_at_ns = later(now_ns, table->limits.lease_time_ns);
+    lease->courtesy = false;
+    lease_set_deadline(table, lease);
+    get_info(lease, ret_info);
+}
+
 int lease_renew(struct lease_table *table, uint64_t session_id, uint64_t lease_id, uint64_t now_ns,
                 struct lease_info *ret_info)
 {
@@ -401,10 +409,48 @@ int lease_renew(struct lease_table *table, uint64_t session_id, uint64_t lease_i
     } else if (lease->state != LEASE_ACTIVE && lease->state != LEASE_RECALLED) {
         result = -ESTALE;
     } else {
-        lease->expires_at_ns = later(now_ns, table->limits.lease_time_ns);
-        lease->courtesy = false;
-        lease_set_deadline(table, lease);
-        get_info(lease, ret_info);
+        renew(table, lease, now_ns, ret_info);
+    }
+    lease_table_unlock(table);
+    return result;
+}
+
+int lease_keep_idle(struct lease_table *table, uint64_t session_id, uint64_t lease_id, uint64_t now_ns,
+                    struct lease_info *ret_info)
+{
+    struct lease *lease;
+    int result = -ESTALE;
+
+    lease_table_lock(table);
+    lease = lease_find(table, lease_id);
+    if (!lease || lease->session_id != session_id) {
+        result = -ENOENT;
+    } else if (lease->state == LEASE_ACTIVE) {
+        lease->idle = true;
+        renew(table, lease, now_ns, ret_info);
+        result = 0;
+    }
+    lease_table_unlock(table);
+    return result;
+}
+
+int lease_take_up(struct lease_table *table, const struct lease_request *wanted, uint64_t lease_id, uint64_t now_ns,
+                  struct lease_info *ret_info)
+{
+    struct lease *lease;
+    int result = -ESTALE;
+
+    lease_table_lock(table);
+    lease = lease_find(table, lease_id);
+    if (!lease || lease->session_id != wanted->session_id) {
+        result = -ENOENT;
+    } else if (lease->state == LEASE_ACTIVE && lease->idle && lease->inode_number == wanted->inode &&
+               lease->mode == wanted->mode && lease->policy == wanted->policy &&
+               lease->node.range.offset == wanted->range.offset && lease->node.range.length == wanted->range.length &&
+               !lease->orphaned.length) {
+        lease->idle = false;
+        renew(table, lease, now_ns, ret_info);
+        result = 0;
     }
     lease_table_unlock(table);
     return result;

@@ -252,6 +252,18 @@ int lease_renew(struct lease_table *table, uint64_t session_id, uint64_t lease_i
                 struct lease_info *ret_info);
 int lease_return(struct lease_table *table, uint64_t session_id, uint64_t lease_id, uint32_t sequence, uint64_t now_ns);
 
+/* The holder has no use for a lease now, and keeps it for a while, so that taking up the same one again costs no
+ * registration. It is renewed, counted and recalled like any other, but is in nobody's way: an operation under policy
+ * BUSY recalls it, and so does one of the holder's own process, which would be told EDEADLK otherwise (whoever keeps
+ * a lease idle gives it back when it is recalled, without anybody's help). -ENOENT, or -ESTALE unless ACTIVE.
+ *
+ * lease_take_up: it is in use again if it is just what a request asks for (file, range, mode, policy; nothing of it
+ * orphaned) and nobody wants it. -ENOENT, -ESTALE: ask for a new one. */
+int lease_keep_idle(struct lease_table *table, uint64_t session_id, uint64_t lease_id, uint64_t now_ns,
+                    struct lease_info *ret_info);
+int lease_take_up(struct lease_table *table, const struct lease_request *wanted, uint64_t lease_id, uint64_t now_ns,
+                  struct lease_info *ret_info);
+
 /* The holder gives back a part, or its right to write, and keeps the rest. One lease becomes one on the first piece
  * that is left (the lease itself, with a new sequence number), perhaps one on the second (a new one), both GRANTING
  * until they are exposed anew and committed, or aborted; and a remnant: all that the old access reached, FENCING. In

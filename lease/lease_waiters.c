@@ -28,6 +28,8 @@ static int leeway(enum lease_policy policy)
 
 enum lease_policy lease_policy_between(const struct lease *lease, enum lease_policy policy)
 {
+    if (lease->idle && policy == LEASE_POLICY_BUSY) /* nobody uses it */
+        policy = LEASE_POLICY_RECALL;
     return lease->policy && leeway(lease->policy) > leeway(policy) ? lease->policy : policy;
 }
 

@@ -73,10 +73,10 @@ static void lease_step(struct request *r)
         if (!take_path(r, "path", OPTIONAL, &r->path) || !take_uint(r, "file", OPTIONAL, &r->file) ||
             (!r->path == !r->file) || !take_mode(r, REQUIRED) || !take_uint(r, "offset", OPTIONAL, &r->offset) ||
             !take_uint(r, "length", OPTIONAL, &r->length) || !take_bool(r, "prepare", &r->prepare) ||
-            !take_bool(r, "wait", &r->wait) || !take_policy(r)) {
+            !take_bool(r, "wait", &r->wait) || !take_policy(r) || !take_uint(r, "idle", OPTIONAL, &r->idle)) {
             invalid(r,
                     "lease {path: absolute, or file: from create; mode: \"read\" or \"write\"; offset, length: bytes; "
-                    "prepare, wait: booleans; policy: \"recall\", \"busy\" or \"orphan\"}");
+                    "prepare, wait: booleans; policy: \"recall\", \"busy\" or \"orphan\"; idle: an idle lease}");
             return;
         }
     }
@@ -286,13 +286,17 @@ static void renew(struct session *session, const struct jsonrpc_request *rpc)
     struct refusal ended = {.error = -ESTALE, .remedy = "The lease has ended: ask for a new one."};
     struct lease_info info;
     uint64_t id = 0;
+    bool idle = false;
     int error;
 
-    if (jsonrpc_get_uint(rpc->params, "lease", INT64_MAX, &id) != JSONRPC_FOUND) {
-        session_answer(session, rpc->id, jsonrpc_error(rpc->id, LEASEFS_RPC_INVALID_PARAMS, "renew {lease}", NULL));
+    if (jsonrpc_get_uint(rpc->params, "lease", INT64_MAX, &id) != JSONRPC_FOUND ||
+        jsonrpc_get_bool(rpc->params, "idle", &idle) == JSONRPC_WRONG) {
+        session_answer(session, rpc->id,
+                       jsonrpc_error(rpc->id, LEASEFS_RPC_INVALID_PARAMS, "renew {lease; idle: boolean}", NULL));
         return;
     }
-    error = lease_renew(service->table, session->id, id, service_now_ns(), &info);
+    error = idle ? lease_keep_idle(service->table, session->id, id, service_now_ns(), &info)
+                 : lease_renew(service->table, session->id, id, service_now_ns(), &info);
     ended.error = error;
     session_answer(
         session, rpc->id,

@@ -108,7 +108,7 @@ struct request {
     json_t *id, *params;
     void (*step)(struct request *request); /* one of methods.c and grant.c; called again after a park */
     const char *path, *destination;        /* borrowed from params */
-    uint64_t inode, offset, length, size, file, lease_id;
+    uint64_t inode, offset, length, size, file, lease_id, idle;
     enum lease_mode mode;
     enum lease_policy policy, file_policy;
     mode_t permissions;

@@ -47,6 +47,13 @@ struct leasefs_session_options {
      * Unix socket `control`. key: the file with this client's key (`leasectl key new`); NULL: $LEASEFS_KEY,
      * else leasefs/key in $XDG_CONFIG_HOME or ~/.config, for root /etc/leasefs/key. */
     const char *server, *key;
+
+    /* Read leases that are kept for a while after leasefs_lease_return(): the same lease (path, offset, length, policy)
+     * then costs a round trip but no registration. The server is told that they are idle and asked before one is used
+     * again, so that a path that has come to name another file, lost permissions and changed bytes are noticed. They
+     * are given back when the server recalls them, after a third of the lease time, when there are more (the oldest
+     * first), and when a new lease meets a limit. 0: none; at most 4096. */
+    unsigned idle_leases;
 };
 
 /* $XDG_RUNTIME_DIR/leasefs.sock for users, /run/leasefs.sock for root. Static storage. */

@@ -154,9 +154,16 @@ void holding_return_all(struct leasefs_session *session)
 static enum leasefs_recall_action tell(struct leasefs_lease *lease, enum leasefs_notice notice, unsigned deadline_ms,
                                        const char *reason)
 {
-    if (!lease->options.on_notice)
+    struct leasefs_lease_options options;
+
+    pthread_mutex_lock(&lease->session->lock);
+    options = lease->options;
+    if (lease->idle) /* whoever wanted to know has returned it */
+        options.on_notice = NULL;
+    pthread_mutex_unlock(&lease->session->lock);
+    if (!options.on_notice)
         return LEASEFS_RECALL_RETURN;
-    return lease->options.on_notice(lease, notice, deadline_ms, reason, lease->options.arg);
+    return options.on_notice(lease, notice, deadline_ms, reason, options.arg);
 }
 
 static void recalled(struct leasefs_lease *lease, unsigned deadline_ms)
@@ -269,7 +276,7 @@ static void on_renewed(struct rpc_call *call)
     struct leasefs_lease *lease = call->arg;
     struct leasefs_session *session = lease->session;
     json_int_t lease_time_ms = json_integer_value(json_object_get(call->result, "lease_time_ms"));
-    bool gone = call->status == -ESTALE || call->status == -ENOENT;
+    bool gone = call->status == -ESTALE || call->status == -ENOENT, due = false;
 
     pthread_mutex_lock(&session->lock);
     lease->renewing = false;
@@ -280,19 +287,30 @@ static void on_renewed(struct rpc_call *call)
     }
     /* A lease on its way back is unknown to the server before we hear so: no news. */
     gone = gone && lease->holding == HOLDING_ACTIVE;
+    if (call->status && lease->idle) { /* not kept after all: it may have been recalled just then */
+        due = begin_return_locked(lease);
+        gone = false;
+    }
     pthread_mutex_unlock(&session->lock);
     rpc_call_clear(call);
+    if (due)
+        holding_send_return(lease);
     if (gone)
         end_and_tell(lease, -ESTALE, "it was not renewed in time");
     lease_unpin(lease);
 }
 
-static void send_renewal(struct leasefs_lease *lease)
+void holding_send_renewal(struct leasefs_lease *lease, bool idle)
 {
+    json_t *params = json_pack("{s:I}", "lease", (json_int_t)lease->layout.lease_id);
+
+    if (idle && json_object_set_new(params, "idle", json_true())) {
+        json_decref(params); /* NULL is refused */
+        params = NULL;
+    }
     lease->renew_call.complete = on_renewed;
     lease->renew_call.arg = lease;
-    if (rpc_start(lease->session->rpc, LEASEFS_METHOD_RENEW,
-                  json_pack("{s:I}", "lease", (json_int_t)lease->layout.lease_id), &lease->renew_call)) {
+    if (rpc_start(lease->session->rpc, LEASEFS_METHOD_RENEW, params, &lease->renew_call)) {
         lease->renew_call.status = -ENOTCONN;
         on_renewed(&lease->renew_call);
     }
@@ -313,11 +331,20 @@ uint64_t lease_renew_due(struct leasefs_session *session, uint64_t now_ns)
         }
         if (lease->holding == HOLDING_ACTIVE && lease->renew_at_ns < next_ns)
             next_ns = lease->renew_at_ns;
-        if (due) {
+        if (due && lease->idle) { /* it has waited long enough for somebody to want it again */
+            if (begin_return_locked(lease)) {
+                lease->pins++;
+                pthread_mutex_unlock(&session->lock);
+                holding_send_return(lease);
+                pthread_mutex_lock(&session->lock);
+                lease->pins--;
+                pthread_cond_broadcast(&session->changed);
+            }
+        } else if (due) {
             lease->renewing = true;
             lease->pins += 2; /* one for the call, one so that it stays linked until we have gone on from it */
             pthread_mutex_unlock(&session->lock);
-            send_renewal(lease);
+            holding_send_renewal(lease, false);
             pthread_mutex_lock(&session->lock);
             lease->pins--;
             pthread_cond_broadcast(&session->changed);
@@ -379,7 +406,7 @@ struct leasefs_lease *lease_covering(struct leasefs_session *session, const char
         const struct leasefs_layout *layout = &lease->layout;
         uint64_t end = layout->offset + layout->length;
 
-        if (!lease->path || lease->options.no_rdma || lease->refused || strcmp(lease->path, path) ||
+        if (!lease->path || lease->options.no_rdma || lease->refused || lease->idle || strcmp(lease->path, path) ||
             guard_locked(lease, now_ns))
             continue;
         if (offset >= layout->offset && offset < end && end - offset > best_length) {

@@ -20,6 +20,9 @@ void holding_return(struct leasefs_lease *lease);
 bool holding_return_due_locked(struct leasefs_lease *lease);
 void holding_send_return(struct leasefs_lease *lease);
 
+/* Sends a renewal, which also says whether the lease is idle now. The caller has set `renewing` and pinned it. */
+void holding_send_renewal(struct leasefs_lease *lease, bool idle);
+
 /* ENDED, and nobody uses the object any more. */
 bool holding_at_rest_locked(const struct leasefs_lease *lease);
 

@@ -8,6 +8,7 @@
 #include "rdma/initiator/conn.h"
 #include "rdma/initiator/error.h"
 #include "rdma/initiator/holding.h"
+#include "rdma/initiator/idle.h"
 #include "rdma/initiator/session.h"
 #include <leasefs/protocol.h>
 
@@ -85,6 +86,9 @@ static void on_granted(struct rpc_call *call)
     pthread_mutex_lock(&session->lock);
     if (status) {
         holding_end_locked(lease, status, "not granted");
+    } else if (lease->kept && lease->kept->layout.lease_id == layout.lease_id) {
+        status = idle_take_up_locked(lease->kept, lease, &layout, call->sent_at_ns) ? 0 : -ESTALE;
+        holding_end_locked(lease, status, "the idle lease is taken up");
     } else {
         lease->layout = layout;
         lease->granted = true;
@@ -109,6 +113,10 @@ static json_t *lease_params(const struct leasefs_lease *lease, const char *path)
 
     if (!params)
         return NULL;
+    if (lease->kept && json_object_set_new(params, "idle", json_integer((json_int_t)lease->kept->layout.lease_id))) {
+        json_decref(params);
+        return NULL;
+    }
     if (options->policy && json_object_set_new(params, "policy", json_string(policies[options->policy]))) {
         json_decref(params);
         return NULL;
@@ -126,6 +134,7 @@ static int acquire(struct leasefs_lease *lease, const char *path, struct leasefs
 {
     struct leasefs_session *session = lease->session;
     json_t *params = lease_params(lease, path);
+    bool taken_up;
     int status;
 
     if (!params) {
@@ -142,7 +151,13 @@ static int acquire(struct leasefs_lease *lease, const char *path, struct leasefs
     while (lease->pins && !lease->granted)
         pthread_cond_wait(&session->changed, &session->lock);
     status = lease->granted ? 0 : lease->end_status;
+    taken_up = lease->kept && !lease->kept->taken;
     pthread_mutex_unlock(&session->lock);
+    if (taken_up) {
+        *ret_lease = lease->kept;
+        lease_free(lease);
+        return 0;
+    }
     if (status) {
         if (lease->open_call.error)
             status = error_from_server(LEASEFS_METHOD_LEASE, lease->open_call.error);
@@ -170,10 +185,47 @@ static int ensure_rdma(struct leasefs_session *session)
     return status;
 }
 
+static int open_lease(struct leasefs_session *session, const char *path, const struct leasefs_lease_options *options,
+                      struct leasefs_lease *kept, struct leasefs_lease **ret_lease)
+{
+    struct leasefs_lease *lease = lease_new(session, options);
+
+    if (lease)
+        lease->path = strdup(path);
+    if (!lease || !lease->path) {
+        free(lease);
+        return error_set(-ENOMEM, "out of memory");
+    }
+    lease->kept = kept;
+    return acquire(lease, path, ret_lease);
+}
+
+/* With an idle lease, if there is one like this. */
+static int open_or_take_up(struct leasefs_session *session, const char *path,
+                           const struct leasefs_lease_options *options, struct leasefs_lease **ret_lease)
+{
+    struct leasefs_lease *kept = idle_take(session, path, options);
+    int status = open_lease(session, path, options, kept, ret_lease);
+
+    if (!kept)
+        return status;
+    if (!status && *ret_lease == kept) {
+        lease_unpin(kept);
+        return 0;
+    }
+    idle_give_back(kept);
+    /* The server meant the idle one, and we had given it up just then. */
+    return status == -ESTALE ? open_lease(session, path, options, NULL, ret_lease) : status;
+}
+
+static bool is_a_limit(int status)
+{
+    return status == -ENFILE || status == -EMFILE || status == -EDQUOT || status == -ENOMEM;
+}
+
 int leasefs_lease_open(struct leasefs_session *session, const char *path, const struct leasefs_lease_options *options,
                        struct leasefs_lease **ret_lease)
 {
-    struct leasefs_lease *lease;
     int status = session_may_block(session);
 
     if (status)
@@ -188,14 +240,10 @@ int leasefs_lease_open(struct leasefs_session *session, const char *path, const 
         status = ensure_rdma(session);
     if (status)
         return status;
-    lease = lease_new(session, options);
-    if (lease)
-        lease->path = strdup(path);
-    if (!lease || !lease->path) {
-        free(lease);
-        return error_set(-ENOMEM, "out of memory");
-    }
-    return acquire(lease, path, ret_lease);
+    status = open_or_take_up(session, path, options, ret_lease);
+    if (is_a_limit(status) && idle_give_back_all(session))
+        status = open_lease(session, path, options, NULL, ret_lease);
+    return status;
 }
 
 void leasefs_lease_layout(const struct leasefs_lease *lease, struct leasefs_layout *ret_layout)
@@ -349,6 +397,8 @@ int leasefs_lease_return(struct leasefs_lease *lease)
     status = may_return(lease);
     if (status)
         return status;
+    if (idle_keep(lease))
+        return 0;
     holding_return(lease);
     pthread_mutex_lock(&session->lock);
     while (!holding_at_rest_locked(lease))

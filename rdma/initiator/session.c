@@ -185,6 +185,9 @@ static int take_options(struct leasefs_session *session, const struct leasefs_se
 
     if (options->depth > MAX_DEPTH || options->chunk > MAX_CHUNK)
         return error_set(-EINVAL, "at most %u requests in flight, of %u bytes", MAX_DEPTH, MAX_CHUNK);
+    if (options->idle_leases > LEASEFS_MAX_SESSION_LEASES)
+        return error_set(-EINVAL, "at most %u idle leases", LEASEFS_MAX_SESSION_LEASES);
+    session->max_idle = options->idle_leases;
     session->depth = options->depth ? options->depth : DEFAULT_DEPTH;
     session->chunk = options->chunk ? options->chunk : DEFAULT_CHUNK;
     session->client = strdup(client);

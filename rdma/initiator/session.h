@@ -52,7 +52,8 @@ enum holding {
 
 struct leasefs_lease {
     struct leasefs_session *session;
-    struct leasefs_lease_options options; /* immutable */
+    struct leasefs_lease_options options; /* immutable, but while it is idle (idle.h) */
+    struct leasefs_lease *kept;           /* OPENING: an idle one that may do instead; immutable */
     uint64_t file;                        /* of leasefs_create(); immutable */
     char *publish_path;                   /* likewise; NULL otherwise */
     char *path;                           /* that it was opened with; immutable; NULL: of leasefs_create() */
@@ -74,6 +75,8 @@ struct leasefs_lease {
     bool renewing;      /* renew_call is under way */
     bool cutting;       /* a part of it is being given back: no transfers (cut.c) */
     bool return_begun;  /* return_call was sent or is about to be */
+    bool idle;          /* no caller has it (idle.h) */
+    bool taken;         /* idle, and asked for again: the server has not answered yet */
 };
 
 struct leasefs_session {
@@ -81,6 +84,7 @@ struct leasefs_session {
     char *client, *host; /* host NULL: what the server tells */
     unsigned depth;
     size_t chunk;
+    unsigned max_idle;
     pthread_t thread;
     int wake_fd; /* eventfd: look at `stopping`, at the connection, at the times anew */
 

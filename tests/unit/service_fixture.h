@@ -44,6 +44,8 @@ struct world {
     /* What the pretended filesystem and fabric have in their hands. */
     atomic_int pins, holds, detached, exposures, fabric_sessions, committed, published;
     atomic_ulong next_inode;
+    atomic_bool renamed; /* "/a" names file 2 */
+    atomic_bool locked;  /* nobody may open files any more */
     atomic_int fence_error;
     void (*on_expose)(struct world *world, uint64_t first_byte); /* while a lease is being granted */
     atomic_int expose_error;                                     /* of the next but `exposes_first` */
@@ -108,11 +110,11 @@ static inline int fake_open(void *fs, const char *path, const struct lease_crede
 {
     (void)fs, (void)mode;
     assert_int_equal(who->uid, getuid());
-    if (strcmp(path, "/secret") == 0)
+    if (strcmp(path, "/secret") == 0 || world.locked)
         return -EACCES;
     if (!inode_of(path))
         return -ENOENT;
-    *ret_inode = inode_of(path);
+    *ret_inode = world.renamed && strcmp(path, "/a") == 0 ? 2 : inode_of(path);
     world.pins++;
     return 0;
 }
