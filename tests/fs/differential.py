@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Random operations on two directories side by side: differential.py DIRECTORY REFERENCE SEED SEQUENCES LENGTH
+"""Random operations on two directories side by side: differential.py DIRECTORY REFERENCE KIND SEED SEQUENCES LENGTH
+
+KIND is the reference's filesystem: zeroing ranges is left out where that is tmpfs, which does not know it (collapse and
+insert always: Linux does not ask a FUSE filesystem for them). In one of four sequences there is chattr, too: Linux does not know of flags that a FUSE filesystem keeps, so of two reasons to
+refuse something it may name another there, and only whether it is refused is compared.
 
 Every operation has to have the same result or errno on both, and both trees have to look the same in the end. A sequence
 that shows a difference is shortened as far as it still does, and printed as commands (commands.py) with both results.
@@ -12,8 +16,9 @@ HANDLES = ["f", "g", "h"]
 
 
 class Sequence:
-    def __init__(self, rnd):
-        self.rnd = rnd
+    def __init__(self, rnd, kind):
+        self.rnd, self.kind = rnd, kind
+        self.flags = rnd.randrange(4) == 0
 
     def name(self): return self.rnd.choice(NAMES)
     def fd(self): return "$" + self.rnd.choice(HANDLES)
@@ -21,6 +26,29 @@ class Sequence:
     def size(self): return self.rnd.choice([0, 1, 100, 4095, 4096, 4097, 8192, 20000, self.rnd.randrange(50000)])
     def data(self): return self.rnd.choice("xyzuvw") * self.rnd.choice([1, 10, 4096, 5000])
     def user(self): return self.rnd.choice(["", "", "", "as 1001 ", "as 1002 "])
+    def time(self): return self.rnd.choice(["omit", "now", str(10**18 + 1), "999999999000000007"])
+
+    def acl(self):
+        mode = lambda: self.rnd.randrange(8)
+        named = [f"u:1001:{mode()}"] * self.rnd.randrange(2) + ["g::%d" % mode()] + [f"g:1002:{mode()}"] * self.rnd.randrange(2)
+        mask = [f"m::{mode()}"] if len(named) > 1 and self.rnd.randrange(20) else [f"m::{mode()}"] * self.rnd.randrange(2)
+        return ",".join([f"u::{mode()}"] + named + mask + [f"o::{mode()}"])
+
+    def zero(self):
+        return self.step() if self.kind == "tmpfs" else \
+            f"fallocate {self.fd()} {self.rnd.choice(['ZERO', 'ZERO+KEEP'])} {self.size()} {self.size()}"
+
+    def chattr(self):
+        return f"chattr {self.name()} {self.rnd.choice(['+i', '+a', '-i', '-a', '-ia'])}" if self.flags else self.step()
+
+    def timed(self):
+        path = self.rnd.choice(["a", "b", "c", "d", "d/a", "d/b", "d/e"])
+        return f"times {path} " + self.rnd.choice([
+            f"chmod {path} {self.mode()}", f"chown {path} -1 0", f"truncate {path} {self.size()}", f"put {path} {self.data()}",
+            f"ls {path}", f"unlink {path}", f"link {path} d/new", f"rename {path} d/b", f"create d/{self.rnd.choice('abe')}",
+            f"rmdir {self.name()}", f"setxattr {path} trusted.a v", f"pwrite {self.fd()} 0 {self.data()}",
+            f"poke {self.fd()} 0 x", f"fallocate {self.fd()} KEEP 0 {self.size()}", f"fallocate {self.fd()} PUNCH+KEEP 0 4096",
+            f"copy {self.fd()} 0 {self.fd()} 0 {self.size()}", f"setacl {path} access {self.acl()}"])
 
     def step(self):
         choice = self.rnd.choice
@@ -30,13 +58,14 @@ class Sequence:
             lambda: f"mkdir {choice(['d', 'd/e', 'l'])} 777",
             lambda: f"{self.user()}mkfifo {self.name()}",
             lambda: f"bind {self.name()}",
+            lambda: f"{self.user()}mknod {self.name()} {choice('cbsf')} {choice([0, 1, 7])} {choice([0, 3, 300])}",
             lambda: f"{self.user()}symlink {choice(NAMES + ['../c'])} {self.name()}",
             lambda: f"{self.user()}link {self.name()} {self.name()}",
             lambda: f"linkfd {self.fd()} {self.name()}",
             lambda: f"{self.user()}unlink {self.name()}",
             lambda: f"{self.user()}rmdir {self.name()}",
             lambda: f"{self.user()}rename {self.name()} {self.name()}",
-            lambda: f"rename2 {self.name()} {self.name()} {choice(['NOREPLACE', 'EXCHANGE'])}",
+            lambda: f"rename2 {self.name()} {self.name()} {choice(['NOREPLACE', 'EXCHANGE', 'NOREPLACE+EXCHANGE'])}",
             lambda: f"{choice(HANDLES)} = open {self.name()} "
                     + choice(["O_RDWR", "O_RDWR+O_CREAT", "O_RDONLY", "O_RDWR+O_CREAT+O_EXCL", "O_WRONLY+O_APPEND",
                               "O_RDWR+O_TRUNC", "O_RDONLY+O_DIRECTORY", "O_RDWR+O_NOFOLLOW+O_CREAT"])
@@ -51,6 +80,16 @@ class Sequence:
             lambda: f"{self.user()}truncate {self.name()} {self.size()}",
             lambda: f"ftruncate {self.fd()} {self.size()}",
             lambda: f"fallocate {self.fd()} {choice(['none', 'KEEP', 'PUNCH+KEEP'])} {self.size()} {self.size()}",
+            self.zero,
+            lambda: f"holes {self.fd()}",
+            lambda: f"{self.user()}setacl {self.name()} {choice(['access', 'default'])} {self.acl()}",
+            lambda: f"setacl {choice(['.', 'd', 'd/e'])} default {self.acl()}",
+            lambda: f"{self.user()}getacl {self.name()} {choice(['access', 'default'])}",
+            lambda: f"{self.user()}removeacl {self.name()} {choice(['access', 'default'])}",
+            lambda: f"{self.user()}utimens {self.name()} {self.time()} {self.time()}",
+            self.chattr,
+            self.timed,
+            lambda: f"{choice(['as 1001 ', 'as 1002 '])}pwrite {self.fd()} {self.size()} {self.data()}",
             lambda: f"copy {self.fd()} {self.size()} {self.fd()} {self.size()} {self.size()}",
             lambda: f"seek {self.fd()} {self.size()} {choice(['SET', 'CUR', 'END'])}",
             lambda: f"poke {self.fd()} {self.size()} {choice(['hello', 'x'])}",
@@ -83,7 +122,7 @@ def tree():
             if st.st_mtime_ns % 10**18 in (1, 7) and st.st_size:  # truncate(2) may leave it when the size stays 0
                 line += f" {st.st_mtime_ns}"
             line += "".join(f" {n}={os.getxattr(path, n, follow_symlinks=False)}"
-                            for n in sorted(os.listxattr(path, follow_symlinks=False)) if n.startswith("trusted."))
+                            for n in sorted(os.listxattr(path, follow_symlinks=False)) if n.startswith(("trusted.", "system.")))
             if stat.S_ISREG(st.st_mode):
                 with open(path, "rb") as f:
                     data = f.read()
@@ -103,12 +142,13 @@ def hash_of(data):
 def run(directory, steps):
     def all_of_them():
         commands, results = Commands(), []
+        flags = any(step.startswith("chattr") for step in steps)
         for step in steps:
             try:
                 result = commands.evaluate(step)
                 results.append(result if len(result) < 60 else f"{len(result)} {hash_of(result.encode())}")
             except OSError as e:
-                results.append(name_of(e))
+                results.append("refused" if flags else name_of(e))
             except (KeyError, ValueError) as e:
                 results.append(type(e).__name__)  # a handle that is not open
         return "\n".join(results + tree())
@@ -148,10 +188,10 @@ def show(places, steps):
 
 
 def main():
-    places, (seed, sequences, length) = sys.argv[1:3], map(int, sys.argv[3:6])
+    places, kind, (seed, sequences, length) = sys.argv[1:3], sys.argv[3], map(int, sys.argv[4:7])
     print("seed", seed)
     for i in range(sequences):
-        make = Sequence(random.Random(seed + i))
+        make = Sequence(random.Random(seed + i), kind)
         steps = ["mkdir d 777"] + [make.step() for _ in range(length)]
         if differs(places, steps):
             print(f"sequence {i} (seed {seed + i}) differs; ours above, the reference below:")
