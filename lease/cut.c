@@ -8,7 +8,7 @@
  *
  * What is in brackets is the fence worker's. The pieces are exposed after the fence, when the old memory is no longer
  * locked: a lease of half of what may be locked can be cut. Whoever waits for what was given back goes on before that.
- * Later returns of the same lease wait here until its cut is through.
+ * Later returns of the same lease wait here until its cut is through, and commits that meet it.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -157,6 +157,45 @@ static void resume_deferred(struct session *session, struct grant *grant)
     }
 }
 
+/* ---- requests that wait until a cut is through ---- */
+
+static void go_on(struct request *request)
+{
+    workqueue_push(request->session->service->grants, &request->work);
+}
+
+static void resume_waiting(struct grant *grant)
+{
+    struct request *request;
+
+    while ((request = grant->waiting)) {
+        grant->waiting = request->next_waiting;
+        go_on(request);
+    }
+}
+
+/* The cut may be through by now: then the request finds out by itself what is left of the lease. */
+static void deliver_waiting(struct mail *mail)
+{
+    struct request *request = container(mail, struct request, mail);
+    struct grant *grant = grant_find(request->session->service, request->lease_id);
+
+    if (grant && grant->cutting) {
+        request->next_waiting = grant->waiting;
+        grant->waiting = request;
+    } else {
+        go_on(request);
+    }
+    if (grant)
+        grant_unref(grant);
+}
+
+void cut_wait(struct request *request)
+{
+    request->mail.deliver = deliver_waiting;
+    mail_post(request->session->service, &request->mail);
+}
+
 static void cut_free(struct cut *cut)
 {
     for (int i = 0; i < 2; i++)
@@ -177,6 +216,7 @@ static void deliver(struct mail *mail)
     for (size_t i = 0; i < cut->asked.n_kept; i++)
         grant_announced(cut->pieces[i]);
     lease->cutting = false;
+    resume_waiting(lease); /* before what was said later, which may cut again */
     resume_deferred(session, lease);
     cut_free(cut);
 }
@@ -260,7 +300,7 @@ static void remnant_undo(struct grant *remnant)
     grant_unref(remnant);
 }
 
-static void refuse(struct session *session, const struct give_back *said, int error)
+void return_refuse(struct session *session, json_t *id, int error)
 {
     struct refusal refusal = {.error = error};
     const char *what = strerror(-error);
@@ -283,7 +323,7 @@ static void refuse(struct session *session, const struct give_back *said, int er
         refusal.remedy = "Wait for the answers to earlier ones.";
         what = "too many returns of this lease are under way";
     }
-    session_answer(session, said->id, refusal_message(said->id, &refusal, what));
+    session_answer(session, id, refusal_message(id, &refusal, what));
 }
 
 /* false: nothing has begun, and the whole lease is ending or has ended. */
@@ -295,7 +335,7 @@ static bool start(struct session *session, struct grant *grant, const struct giv
     int error = -ENOMEM;
 
     if (!remnant) {
-        refuse(session, said, error);
+        return_refuse(session, said->id, error);
         return true;
     }
     pthread_mutex_lock(&service->lock);
@@ -312,7 +352,7 @@ static bool start(struct session *session, struct grant *grant, const struct giv
     grant_announced(grant);
     if (error == -EALREADY)
         return false;
-    refuse(session, said, error == -EINPROGRESS ? -ENOENT : error);
+    return_refuse(session, said->id, error == -EINPROGRESS ? -ENOENT : error);
     return true;
 }
 
@@ -325,7 +365,7 @@ static bool answer_unchanged(struct session *session, struct grant *grant, const
         (info.state != LEASE_ACTIVE && info.state != LEASE_RECALLED))
         return false;
     if (said->sequence > info.sequence)
-        refuse(session, said, -EINVAL);
+        return_refuse(session, said->id, -EINVAL);
     else
         session_answer(session, said->id,
                        jsonrpc_result(said->id, json_pack("{s:[o]}", "kept", grant_json(grant, &info))));
@@ -338,7 +378,7 @@ static bool return_part(struct session *session, struct grant *grant, const stru
     enum lease_mode mode = said->mode ? said->mode : grant->mode;
 
     if (mode == LEASE_WRITE && grant->mode == LEASE_READ) {
-        refuse(session, said, -EPERM);
+        return_refuse(session, said->id, -EPERM);
         return true;
     }
     if (range_without(grant->range, part, left) == 0)
@@ -353,7 +393,7 @@ static void defer(struct session *session, struct grant *grant, const struct giv
     struct give_back *copy = grant->n_deferred < MAX_DEFERRED ? malloc(sizeof(*copy)) : NULL;
 
     if (!copy) {
-        refuse(session, said, -EAGAIN);
+        return_refuse(session, said->id, -EAGAIN);
         return;
     }
     *copy = *said;
@@ -368,7 +408,7 @@ void cut_return(struct session *session, const struct give_back *said)
     struct grant *grant = grant_find(session->service, said->lease_id);
 
     if (!grant || grant->session != session)
-        refuse(session, said, -ENOENT);
+        return_refuse(session, said->id, -ENOENT);
     else if (grant->cutting)
         defer(session, grant, said);
     else if (!said->in_part || !return_part(session, grant, said))

@@ -174,45 +174,50 @@ void fence_run(struct work *work)
 void fence_return(struct session *session, json_t *id, uint64_t lease_id, uint32_t sequence)
 {
     struct lease_service *service = session->service;
-    struct refusal unknown = {.error = -ENOENT, .remedy = "It has ended: nothing is left to return."};
     struct pending_return *pending = calloc(1, sizeof(*pending));
     struct grant *grant;
-    int error;
+    int error = 0;
 
     pthread_mutex_lock(&service->lock);
     HASH_FIND(hh, service->grants_by_id, &lease_id, sizeof(lease_id), grant);
-    if (grant && grant->session == session && pending) {
+    if (!grant || grant->session != session)
+        error = -ENOENT;
+    else if (grant->n_returns == GRANT_MAX_RETURNS)
+        error = -EAGAIN;
+    else if (!pending)
+        error = -ENOMEM;
+    if (!error) {
         pending->id = json_deep_copy(id);
         pending->session = session_ref(session);
         pending->next = grant->returns;
         grant->returns = pending;
-    } else {
-        grant = NULL;
+        grant->n_returns++;
     }
     pthread_mutex_unlock(&service->lock);
-    if (!grant) {
+    if (error) {
         free(pending);
-        session_answer(session, id, refusal_message(id, &unknown, "no such lease of this session"));
+        return_refuse(session, id, error);
         return;
     }
     error = lease_return(service->table, session->id, lease_id, sequence, service_now_ns());
     if (error == -EINVAL) {
-        struct refusal newer = {.error = error, .remedy = "Use the sequence number of the grant or the last notice."};
         struct pending_return **place;
 
         pthread_mutex_lock(&service->lock);
         HASH_FIND(hh, service->grants_by_id, &lease_id, sizeof(lease_id), grant);
         for (place = grant ? &grant->returns : NULL; place && *place != pending; place = &(*place)->next)
             ;
-        if (place)
+        if (place) {
             *place = pending->next;
+            grant->n_returns--;
+        }
         pthread_mutex_unlock(&service->lock);
         if (!place)
             return; /* it ended meanwhile, and was answered */
         json_decref(pending->id);
         session_unref(pending->session);
         free(pending);
-        session_answer(session, id, refusal_message(id, &newer, "a sequence number that this lease never had"));
+        return_refuse(session, id, error);
     }
 }
 

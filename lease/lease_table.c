@@ -314,6 +314,7 @@ static void get_info(const struct lease *lease, struct lease_info *info)
         .granted_at_ns = lease->granted_at_ns,
         .expires_at_ns = lease->expires_at_ns,
         .courtesy = lease->courtesy,
+        .cut = lease->state == LEASE_GRANTING && lease->cut,
         .lost = lease_is_lost(lease),
         .recall_deadline_ns = lease->state == LEASE_RECALLED ? lease->recall_deadline_ns : 0,
         .policy = lease->policy,

@@ -229,6 +229,7 @@ struct lease_info {
     uint32_t sequence; /* starts at 1, grows with each change of the lease that the holder is told of */
     uint64_t granted_at_ns, expires_at_ns;
     bool courtesy;               /* past its expiry, and not ended yet */
+    bool cut;                    /* GRANTING: being cut, and soon ACTIVE again or gone */
     bool lost;                   /* a piece of a cut that will not be exposed again: no operation waits for it */
     uint64_t recall_deadline_ns; /* 0: none */
     struct lease_range wanted;   /* recalled: from the first to the last byte that somebody waits for */

@@ -244,6 +244,12 @@ static void commit_step(struct request *r)
     error = lease_get(service->table, r->lease_id, &info);
     if (!error && info.session_id != r->session->id)
         error = -ENOENT;
+    /* Which bytes it keeps is known in a moment. (A second piece, of sequence 1, is not the client's before the
+     * answer.) */
+    if (!error && info.cut && info.sequence > 1) {
+        cut_wait(r);
+        return;
+    }
     if (!error && info.mode != LEASE_WRITE)
         error = -EBADF;
     if (!error && info.state != LEASE_ACTIVE && info.state != LEASE_RECALLED)

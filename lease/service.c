@@ -266,7 +266,7 @@ int lease_service_new(const struct lease_service_config *config, struct lease_se
     service->started_at_ns = service_now_ns();
     pthread_mutex_init(&service->lock, NULL);
     lock_rank(&service->lock, LOCK_SERVICE, 0);
-    pthread_cond_init(&service->idle, NULL);
+    cond_init_monotonic(&service->idle);
     error = listen_on(config->control_path, &service->listen_fd, ret_error);
     if (!error && !(service->control_path = strdup(config->control_path)))
         error = -ENOMEM;
@@ -344,7 +344,7 @@ void lease_service_stop(struct lease_service *service)
         return;
     service->started = false;
     mail_post(service, &end.mail);
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += (time_t)(bound_ns / 1000000000u) + 1;
     pthread_mutex_lock(&service->lock);
     while (service->busy && pthread_cond_timedwait(&service->idle, &service->lock, &until) != ETIMEDOUT)

@@ -23,6 +23,7 @@
 #include "lease/service.h"
 #include "lease/workqueue.h"
 
+#define GRANT_MAX_RETURNS       8u                  /* of one lease, that wait for its end */
 #define SESSION_MAX_REQUESTS    1024u               /* under way at once, of one session */
 #define SESSION_MAX_OUTPUT      (16u * 1024 * 1024) /* unsent bytes; a slower reader is dropped */
 #define SESSION_MAX_FILES       1024u               /* created and not yet published */
@@ -113,6 +114,8 @@ struct request {
     enum lease_policy policy, file_policy;
     mode_t permissions;
     bool pinned, prepare, wait, prepared, flushed;
+    struct mail mail;             /* to the control thread: it waits for a cut (cut_wait()) */
+    struct request *next_waiting; /* of a grant; control thread */
 };
 
 /* One lease's things outside the table: the `exposure` pointer of lease_commit(). */
@@ -138,10 +141,12 @@ struct grant {
     struct lease_range told_orphaned; /* control thread: what the holder was told last */
     bool told_recall;                 /* control thread: what the holder was told last */
     struct pending_return *returns;   /* service.lock */
+    unsigned n_returns;               /* service.lock */
     struct cut *cut;                  /* this is a remnant (lease_cut.c): what else there is to do after its fence */
     bool cutting;                     /* control thread: the lease is being cut; returns of it wait */
     struct give_back *deferred;       /* control thread: those, the last first */
     size_t n_deferred;
+    struct request *waiting; /* control thread: requests that go on when the cut is through */
     UT_hash_handle hh;
 };
 
@@ -243,8 +248,10 @@ void notice_deliver(struct mail *mail);
 
 /* cut.c */
 void cut_return(struct session *session, const struct give_back *said); /* control thread */
-void cut_hold(struct grant *remnant); /* after its fence, before its release: the pieces get holds of their own */
-void cut_keep(struct grant *remnant); /* after lease_fenced(): exposes what is kept, or ends it */
+void cut_hold(struct grant *remnant);   /* after its fence, before its release: the pieces get holds of their own */
+void cut_keep(struct grant *remnant);   /* after lease_fenced(): exposes what is kept, or ends it */
+void cut_wait(struct request *request); /* any thread: it goes on when its lease is no longer being cut */
+void return_refuse(struct session *session, json_t *id, int error);
 void cut_told(struct grant *remnant); /* answers; takes the reference */
 
 /* status.c */

@@ -70,6 +70,16 @@ static int start_thread_locked(struct workqueue *queue)
     return 0;
 }
 
+void cond_init_monotonic(pthread_cond_t *cond)
+{
+    pthread_condattr_t attr;
+
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(cond, &attr);
+    pthread_condattr_destroy(&attr);
+}
+
 int workqueue_new(const char *name, int threads, int max_threads, struct workqueue **ret_queue)
 {
     struct workqueue *queue = calloc(1, sizeof(*queue) + (size_t)max_threads * sizeof(queue->threads[0]));
@@ -80,7 +90,7 @@ int workqueue_new(const char *name, int threads, int max_threads, struct workque
     pthread_mutex_init(&queue->lock, NULL);
     lock_rank(&queue->lock, LOCK_WORKQUEUE, 0);
     pthread_cond_init(&queue->more, NULL);
-    pthread_cond_init(&queue->ended, NULL);
+    cond_init_monotonic(&queue->ended);
     queue->last = &queue->first;
     queue->name = name;
     queue->max_threads = max_threads;
@@ -115,7 +125,7 @@ static bool await_threads_locked(struct workqueue *queue)
 {
     struct timespec until;
 
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += FREE_PATIENCE_S;
     while (queue->n_ended < queue->n_threads)
         if (pthread_cond_timedwait(&queue->ended, &queue->lock, &until) == ETIMEDOUT)

@@ -6,6 +6,8 @@
  * holds up none that comes later. Work is embedded by the caller, so that queueing never fails and may be done under
  * any lock (the queue's own is a leaf). */
 
+#include <pthread.h>
+
 struct workqueue;
 
 struct work {
@@ -20,5 +22,8 @@ void workqueue_push(struct workqueue *queue, struct work *work);
 /* Runs what is queued, then joins. A thread that is stuck for seconds keeps the queue's memory for ever, and whoever
  * pushed its work must be content with that. NULL is allowed. */
 void workqueue_free(struct workqueue *queue);
+
+/* A condition whose pthread_cond_timedwait() reckons in CLOCK_MONOTONIC: the wall clock may jump. */
+void cond_init_monotonic(pthread_cond_t *cond);
 
 #endif

@@ -256,6 +256,102 @@ static void returns_that_come_meanwhile_wait_and_are_carried_out_in_order(void *
     client_hang_up(&client);
 }
 
+/* The answers to these requests, in whatever order they come. */
+static void collect(struct client *client, size_t n, const int *ids, json_t **answers)
+{
+    for (size_t i = 0; i < n; i++) {
+        json_t *answer = client_hear(client);
+        size_t which = 0;
+
+        while (which < n && json_integer_value(json_object_get(answer, "id")) != ids[which])
+            which++;
+        assert_true(which < n);
+        answers[which] = answer;
+    }
+}
+
+/* A commit that meets a cut is about what is kept. */
+static void a_commit_waits_for_the_cut(void **state)
+{
+    static const uint64_t front[1][2] = {{0, 4}};
+    struct client client;
+    int64_t lease, kept[2];
+    json_t *answers[3];
+    int ids[3];
+
+    (void)state;
+    fences_wait = 1;
+    fences_came = 0;
+    world.on_fence = wait_at_the_fence;
+    client_open(&client);
+    lease = client_lease(&client, "/a", "write");
+    ids[0] = client_send(&client, "return", PART(lease, 4, 4));
+    UNTIL(fences_came == 1);
+    ids[1] = client_send(&client, "commit", said("{\"lease\":%lld}", (long long)lease));
+    ids[2] = client_send(&client, "commit", said("{\"lease\":%lld,\"size\":%llu}", (long long)lease, 8 * BLOCK));
+    client_result(&client, "status", "{}", NULL); /* neither was answered */
+    fences_wait = 0;
+    collect(&client, 3, ids, answers);
+    expect_kept(answers[0], 1, front, kept);
+    assert_non_null(member(answers[1], "result", "data_version"));
+    json_decref(answers[1]);
+    expect_refusal(answers[2], "EINVAL", NULL); /* that size is in the part that was given back */
+    client_return(&client, lease);
+    client_hang_up(&client);
+}
+
+static void a_commit_whose_lease_is_lost_in_the_cut_is_refused(void **state)
+{
+    struct client client;
+    int64_t lease;
+    json_t *answers[2];
+    int ids[2];
+
+    (void)state;
+    fences_wait = 1;
+    fences_came = 0;
+    world.on_fence = wait_at_the_fence;
+    client_open(&client);
+    lease = client_lease(&client, "/a", "write");
+    ids[0] = client_send(&client, "return", PART(lease, 4, 4));
+    UNTIL(fences_came == 1);
+    ids[1] = client_send(&client, "commit", said("{\"lease\":%lld}", (long long)lease));
+    client_result(&client, "status", "{}", NULL);
+    world.expose_error = -ENOMEM;
+    fences_wait = 0;
+    collect(&client, 2, ids, answers);
+    expect_refusal(answers[0], "ENOMEM", NULL);
+    expect_refusal(answers[1], "ENOENT", NULL);
+    client_hang_up(&client);
+}
+
+static void a_lease_that_ends_is_not_returned_without_end(void **state)
+{
+    enum { MANY = 40 };
+    struct client client;
+    int64_t lease;
+    int refused = 0, ids[MANY];
+
+    (void)state;
+    fences_wait = 1;
+    fences_came = 0;
+    world.on_fence = wait_at_the_fence;
+    client_open(&client);
+    lease = client_lease(&client, "/a", "write");
+    for (int i = 0; i < MANY; i++)
+        ids[i] = client_send(&client, "return", said("{\"lease\":%lld}", (long long)lease));
+    for (; refused < MANY - 8; refused++) /* eight wait for its end; the others are told so at once */
+        expect_refusal(client_answer(&client, ids[8 + refused]), "EAGAIN", LEASEFS_REASON_LIMIT);
+    fences_wait = 0;
+    for (int i = 0; i < 8; i++) {
+        json_t *answer = client_hear(&client);
+
+        assert_true(json_integer_value(json_object_get(answer, "id")) <= ids[7]);
+        expect_kept(answer, 0, NOTHING, NULL);
+    }
+    client_hang_up(&client);
+}
+
 static void a_downgrade_lets_readers_in(void **state)
 {
     static const uint64_t all[1][2] = {{0, 8}};
@@ -455,6 +551,9 @@ int main(void)
         STORY(the_wanted_part_is_returned_and_the_waiter_goes_on),
         STORY(a_recall_of_what_is_kept_follows_the_answer),
         STORY(returns_that_come_meanwhile_wait_and_are_carried_out_in_order),
+        STORY(a_commit_waits_for_the_cut),
+        STORY(a_commit_whose_lease_is_lost_in_the_cut_is_refused),
+        STORY(a_lease_that_ends_is_not_returned_without_end),
         STORY(a_downgrade_lets_readers_in),
         STORY(when_the_rest_cannot_be_exposed_all_of_it_has_ended),
         STORY(without_proof_all_of_it_has_ended),
