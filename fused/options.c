@@ -39,6 +39,7 @@ enum {
 struct raw {
     struct options *options;
     char *pool, *control, *keys, *policy, *recall_timeout, *lease_time, *device, *port, *revoke, *cache;
+    char *leased_bytes, *user_bytes, *session_bytes;
     char *operands[2]; /* [SOURCE] MOUNTPOINT: mount(8) gives a source */
     int n_operands;
     int huge_pages, writeback;
@@ -58,6 +59,9 @@ static const struct fuse_opt specs[] = {
     RAW("policy=%s", policy),
     RAW("recall_timeout=%s", recall_timeout),
     RAW("lease_time=%s", lease_time),
+    RAW("leased_bytes=%s", leased_bytes),
+    RAW("user_bytes=%s", user_bytes),
+    RAW("session_bytes=%s", session_bytes),
     RAW("device=%s", device),
     RAW("port=%s", port),
     RAW("revoke=%s", revoke),
@@ -242,6 +246,27 @@ static int read_duration(const char *name, const char *text, uint64_t *ret_ns)
     return 0;
 }
 
+static int read_limit(const char *name, const char *text, uint64_t *ret_bytes)
+{
+    uint64_t bytes = 0;
+
+    if (text && (options_parse_size(text, &bytes) || bytes == 0)) {
+        fprintf(stderr, "leasefs: %s=%s is not a size; sizes look like 512M, 4G, 1T\n", name, text);
+        return -EINVAL;
+    }
+    *ret_bytes = bytes;
+    return 0;
+}
+
+static int read_limits(const struct raw *raw, struct options *options)
+{
+    int err = read_limit("leased_bytes", raw->leased_bytes, &options->leased_bytes);
+
+    if (!err)
+        err = read_limit("user_bytes", raw->user_bytes, &options->user_bytes);
+    return err ? err : read_limit("session_bytes", raw->session_bytes, &options->session_bytes);
+}
+
 static int read_policy(const char *text, struct options *options)
 {
     options->policy = text ? lease_policy_named(text, strlen(text)) : LEASE_POLICY_RECALL;
@@ -363,6 +388,8 @@ static int interpret(struct raw *raw, struct options *options)
     if (!err)
         err = read_duration("lease_time", raw->lease_time, &options->lease_time_ns);
     if (!err)
+        err = read_limits(raw, options);
+    if (!err)
         err = read_device(raw, options);
     if (!err)
         err = read_cache(raw, options);
@@ -381,6 +408,9 @@ static void raw_free(struct raw *raw)
     free(raw->policy);
     free(raw->recall_timeout);
     free(raw->lease_time);
+    free(raw->leased_bytes);
+    free(raw->user_bytes);
+    free(raw->session_bytes);
     free(raw->device);
     free(raw->port);
     free(raw->revoke);
@@ -494,6 +524,9 @@ void options_print_help(void)
           "                          the lease keeps the old bytes. Of one file: setfattr -n user.leasefs.policy\n"
           "  -o recall_timeout=TIME  how long a holder may take to give back a recalled lease (default: 1s)\n"
           "  -o lease_time=TIME      a lease that is not renewed for so long ends (default: 30s)\n"
+          "  -o leased_bytes=SIZE, -o user_bytes=SIZE, -o session_bytes=SIZE\n"
+          "                          how much may be leased at once: in all, by one user, by one session (default: no "
+          "limit)\n"
           "  -o device=DEVICE        RDMA device by name or address; none: no RDMA (default: the first that works)\n"
           "  -o port=PORT            for RDMA connections (default: any)\n"
           "  -o revoke=LIST          how remote access is taken away, in this order (default: auto)\n"

@@ -50,7 +50,7 @@ static int check_lease(struct lease *lease)
 static int check(struct lease_table *table)
 {
     size_t leases = 0, places = 0, fencing = 0;
-    uint64_t bytes = 0;
+    uint64_t bytes = 0, live = 0;
 
     for (struct lease *lease = lease_lowest(table); lease; lease = lease_after(lease)) {
         leases++;
@@ -60,6 +60,7 @@ static int check(struct lease_table *table)
             REQUIRE(!lease->session && !lease->inode, "a quarantined lease can still conflict");
             continue;
         }
+        live += lease->node.range.length;
         if (check_lease(lease))
             return -EUCLEAN;
     }
@@ -75,6 +76,9 @@ static int check(struct lease_table *table)
         bytes -= owner->bytes;
     }
     REQUIRE(!leases && !bytes, "counts of owners");
+    for (struct lease_session *session = table->sessions; session; session = session->hh.next)
+        live -= session->bytes;
+    REQUIRE(!live, "count of sessions' bytes");
     for (struct lease_inode *entry = table->inodes; entry; entry = entry->hh.next) {
         REQUIRE(lease_tree_valid(&entry->tree), "interval tree");
         REQUIRE(entry->places || !lease_tree_empty(&entry->tree), "an empty file entry");

@@ -170,7 +170,8 @@ static int check_limits(const struct lease_table *table, const struct lease_sess
 
     if (session->count >= limits->max_session_leases)
         return -EMFILE;
-    if (over(owner->count, 1, limits->max_owner_leases) || over(owner->bytes, bytes, limits->max_owner_bytes))
+    if (over(owner->count, 1, limits->max_owner_leases) || over(owner->bytes, bytes, limits->max_owner_bytes) ||
+        over(session->bytes, bytes, limits->max_session_bytes))
         return -EDQUOT;
     return table->n_leases >= limits->max_leases || over(table->bytes, bytes, limits->max_bytes) ? -ENFILE : 0;
 }
@@ -186,6 +187,7 @@ static void link_lease(struct lease_table *table, struct lease *lease, struct le
         lease->next->prev = &lease->next;
     session->leases = lease;
     session->count++;
+    session->bytes += lease->node.range.length;
     lease->owner->count++;
     lease->owner->bytes += lease->node.range.length;
     table->bytes += lease->node.range.length;
@@ -268,6 +270,7 @@ void lease_narrow(struct lease_table *table, struct lease *lease, struct lease_r
     lease_tree_remove(&lease->inode->tree, &lease->node);
     lease->node.range = range;
     lease_tree_insert(&lease->inode->tree, &lease->node);
+    lease->session->bytes -= less;
     lease->owner->bytes -= less;
     table->bytes -= less;
 }
@@ -286,6 +289,7 @@ void lease_unlink(struct lease_table *table, struct lease *lease)
     if (lease->next)
         lease->next->prev = lease->prev;
     lease->session->count--;
+    lease->session->bytes -= lease->node.range.length;
     session_put(table, lease->session);
     lease->session = NULL;
 }

@@ -27,6 +27,7 @@ struct lease_session {
     uint64_t session_id;
     struct lease *leases;
     size_t count;
+    uint64_t bytes;
     UT_hash_handle hh;
 };
 

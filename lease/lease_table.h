@@ -93,7 +93,8 @@ struct lease_limits {
     size_t max_session_leases;
     size_t max_owner_leases;  /* of all sessions of one user; 0: no limit, here and below */
     uint64_t max_owner_bytes; /* likewise: of the ranges of their leases */
-    uint64_t max_bytes;       /* in the table */
+    uint64_t max_session_bytes;
+    uint64_t max_bytes; /* in the table: more, and leases of others are recalled, those renewed least recently first */
     enum lease_policy policy;
 };
 

@@ -113,6 +113,29 @@ static void limits_of_a_user_hold_over_all_his_sessions_until_his_leases_are_gon
     assert_int_equal(lease_request(f.table, &request, f.now_ns, NULL, &id), 0);
 }
 
+static void the_bytes_of_a_session_are_limited_also_through_a_cut(void **state)
+{
+    struct lease_limits limits = fixture_limits;
+    struct lease_cut cut = {.part = blocks(1, 2), .mode = LEASE_READ, .exposure = &f};
+    struct lease_info info;
+    uint64_t id, other;
+
+    (void)state;
+    fixture_end(&f);
+    limits.max_session_bytes = 10 * BLOCK;
+    fixture_start(&f, &limits);
+    id = lease_held(&f, 1, FILE_A, blocks(0, 6), LEASE_READ);
+    assert_int_equal(ask_lease(&f, 1, FILE_A, blocks(0, 5), LEASE_READ, NULL, &other), -EDQUOT);
+    assert_int_equal(ask_lease(&f, 2, FILE_A, blocks(0, 5), LEASE_READ, NULL, &other), 0);
+    assert_int_equal(lease_cut(f.table, 1, id, 0, f.now_ns, &cut), 0); /* 4 blocks, and 6 behind the fence */
+    assert_int_equal(ask_lease(&f, 1, FILE_B, blocks(0, 1), LEASE_READ, NULL, &other), -EDQUOT);
+    lease_fenced(f.table, f.events[f.n_events - 1].lease_id, true, f.now_ns);
+    for (size_t i = 0; i < cut.n_kept; i++)
+        assert_int_equal(lease_commit(f.table, cut.kept[i], f.now_ns, &f, &info), 0);
+    assert_int_equal(ask_lease(&f, 1, FILE_B, blocks(0, 7), LEASE_READ, NULL, &other), -EDQUOT);
+    assert_int_equal(ask_lease(&f, 1, FILE_B, blocks(0, 6), LEASE_READ, NULL, &other), 0);
+}
+
 static void under_pressure_leases_go_that_were_renewed_least_recently(void **state)
 {
     struct lease_limits limits = fixture_limits;
@@ -152,6 +175,7 @@ int main(void)
         STORY(an_expired_lease_that_nobody_needs_stays_for_a_while_and_can_be_renewed),
         STORY(an_expired_lease_ends_at_the_first_conflict),
         STORY(limits_of_a_user_hold_over_all_his_sessions_until_his_leases_are_gone),
+        STORY(the_bytes_of_a_session_are_limited_also_through_a_cut),
         STORY(under_pressure_leases_go_that_were_renewed_least_recently),
     };
 
