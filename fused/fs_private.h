@@ -22,6 +22,7 @@
 
 #include "fused/file_data.h"
 #include "fused/fs.h"
+#include "fused/turn.h"
 #include "lease/layout_ops.h"
 
 #define FS_SHARDS   64u
@@ -146,13 +147,20 @@ size_t shards_destroy(struct fs *fs); /* frees every inode; returns how many ref
 void inode_lock_set(struct fs_inode *a, struct fs_inode *b, struct fs_inode *c, struct fs_inode *d);
 void inode_unlock_set(struct fs_inode *a, struct fs_inode *b, struct fs_inode *c, struct fs_inode *d);
 
+/* Who would wait lets another thread read requests meanwhile. */
 static inline void inode_lock_shared(struct fs_inode *inode)
 {
+    if (pthread_rwlock_tryrdlock(&inode->lock) == 0)
+        return;
+    turn_pass();
     pthread_rwlock_rdlock(&inode->lock);
 }
 
 static inline void inode_lock(struct fs_inode *inode)
 {
+    if (pthread_rwlock_trywrlock(&inode->lock) == 0)
+        return;
+    turn_pass();
     pthread_rwlock_wrlock(&inode->lock);
 }
 

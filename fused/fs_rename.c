@@ -239,8 +239,10 @@ int fs_rename(struct fs *fs, uint64_t parent, const char *name, uint64_t new_par
     err = inode_get_type(fs, new_parent, S_IFDIR, &r.new_dir);
     if (err)
         goto out_old;
-    if (crosses(&r))
+    if (crosses(&r) && pthread_rwlock_trywrlock(&fs->rename_lock)) {
+        turn_pass();
         pthread_rwlock_wrlock(&fs->rename_lock);
+    }
     err = rename_dirs(fs, &r, waiter);
     if (crosses(&r))
         pthread_rwlock_unlock(&fs->rename_lock);

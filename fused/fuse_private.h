@@ -11,6 +11,7 @@
 #include "fused/fuse_server.h"
 #include "fused/fuse_wire.h"
 #include "fused/park.h"
+#include "fused/turn.h"
 
 struct fuse_server {
     struct fs *fs;
@@ -18,6 +19,7 @@ struct fuse_server {
     struct fuse_session *session;
     struct clone_tokens *clone_tokens;
     struct fuse_wire wire;
+    struct turn *turn;
     struct fuse_server_config config;
     /* How long the kernel trusts attributes and names. It is the only client but for leases, whose commits tell it. */
     double cache_seconds;

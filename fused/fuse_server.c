@@ -97,10 +97,16 @@ static const struct fuse_lowlevel_ops ops = {
     .lseek = op_lseek,
 };
 
-static unsigned thread_limit(void)
+static unsigned processors(void)
 {
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-    unsigned threads = cpus > 0 ? (unsigned)cpus * 2 : 0;
+
+    return cpus > 0 ? (unsigned)cpus : 1;
+}
+
+static unsigned thread_limit(void)
+{
+    unsigned threads = processors() * 2;
 
     if (threads < MIN_THREADS)
         return MIN_THREADS;
@@ -139,7 +145,9 @@ int fuse_server_new(struct fs *fs, struct park *park, const struct fuse_server_c
         err = -errno;
         goto undo;
     }
-    err = clone_tokens_new(&server->clone_tokens);
+    err = turn_new(processors() / 2, &server->turn);
+    if (!err)
+        err = clone_tokens_new(&server->clone_tokens);
     if (err)
         goto undo;
     server->session = fuse_session_new(args, &ops, sizeof(ops), server);
@@ -166,6 +174,7 @@ void fuse_server_free(struct fuse_server *server)
     if (server->ended_fd >= 0)
         close(server->ended_fd);
     clone_tokens_free(server->clone_tokens);
+    turn_free(server->turn);
     free(server);
 }
 

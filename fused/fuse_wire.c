@@ -29,6 +29,7 @@ enum { OPCODE_TMPFILE = 51, OPCODE_STATX = 52 };
 #define SETATTR_KILL_SUIDGID      (1u << 11)
 #define SETXATTR_KILL_SGID        (1u << 0)
 #define OPEN_PARALLEL_WRITES      (1u << 6)
+#define LONG_BYTES                0x10000u /* copying them takes as long as waking a thread */
 #define SX_BASIC_STATS            0x7ffu
 #define SX_BTIME                  0x800u
 
@@ -290,6 +291,35 @@ static ssize_t size_of_request(const void *request, ssize_t n)
     return (size_t)n >= sizeof(*header) && header->len < (size_t)n ? (ssize_t)header->len : n;
 }
 
+/* What is short is served by who read it. */
+static void let_others_read(const void *request, size_t size)
+{
+    const struct fuse_in_header *header = request;
+    const void *body = header + 1;
+    uint32_t length;
+
+    switch (header->opcode) {
+    case FUSE_READ:
+    case FUSE_WRITE: /* the length is at the same place */
+        length = size >= sizeof(*header) + sizeof(struct fuse_read_in) ? ((const struct fuse_read_in *)body)->size : 0;
+        if (length > LONG_BYTES)
+            turn_pass_if_crowded();
+        break;
+    case FUSE_SETATTR:
+        if (size >= sizeof(*header) + sizeof(uint32_t) && (*(const uint32_t *)body & FATTR_SIZE))
+            turn_pass();
+        break;
+    case FUSE_LSEEK:
+    case FUSE_IOCTL:
+    case FUSE_FALLOCATE:
+    case FUSE_COPY_FILE_RANGE:
+        turn_pass();
+        break;
+    default: /* fs_inode.c passes the turn before it frees a large file */
+        break;
+    }
+}
+
 /* libfuse ends its threads by cancelling them in here, so nothing but the read may be cut off. */
 static ssize_t wire_read(int fd, void *buffer, size_t size, void *userdata)
 {
@@ -300,8 +330,10 @@ static ssize_t wire_read(int fd, void *buffer, size_t size, void *userdata)
     do {
         int cancel;
 
-        n = read(fd, buffer, size);
+        n = turn_read(server->turn, fd, buffer, size);
         pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+        if (n > 0)
+            let_others_read(buffer, (size_t)n);
         answered = n > 0 && fuse_wire_request(&server->wire, buffer, (size_t)n);
         if (answered)
             answer_statx(server, fd, buffer);

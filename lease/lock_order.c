@@ -35,6 +35,8 @@ DECLARE_REAL(pthread_mutex_unlock, pthread_mutex_t *mutex);
 DECLARE_REAL(pthread_mutex_destroy, pthread_mutex_t *mutex);
 DECLARE_REAL(pthread_rwlock_rdlock, pthread_rwlock_t *lock);
 DECLARE_REAL(pthread_rwlock_wrlock, pthread_rwlock_t *lock);
+DECLARE_REAL(pthread_rwlock_tryrdlock, pthread_rwlock_t *lock);
+DECLARE_REAL(pthread_rwlock_trywrlock, pthread_rwlock_t *lock);
 DECLARE_REAL(pthread_rwlock_unlock, pthread_rwlock_t *lock);
 DECLARE_REAL(pthread_rwlock_destroy, pthread_rwlock_t *lock);
 DECLARE_REAL(pthread_cond_wait, pthread_cond_t *cond, pthread_mutex_t *mutex);
@@ -176,6 +178,29 @@ int __wrap_pthread_rwlock_wrlock(pthread_rwlock_t *lock)
 {
     take(lock);
     return __real_pthread_rwlock_wrlock(lock);
+}
+
+/* Held to the order, too: who tries waits when it fails. */
+int __wrap_pthread_rwlock_tryrdlock(pthread_rwlock_t *lock)
+{
+    int err;
+
+    take(lock);
+    err = __real_pthread_rwlock_tryrdlock(lock);
+    if (err)
+        give(lock);
+    return err;
+}
+
+int __wrap_pthread_rwlock_trywrlock(pthread_rwlock_t *lock)
+{
+    int err;
+
+    take(lock);
+    err = __real_pthread_rwlock_trywrlock(lock);
+    if (err)
+        give(lock);
+    return err;
 }
 
 int __wrap_pthread_rwlock_unlock(pthread_rwlock_t *lock)

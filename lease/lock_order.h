@@ -28,6 +28,7 @@ enum lock_rank {
     LOCK_POOL_GROUP,            /* pool_group.lock: free blocks and counts of 128 MiB of the pool */
     LOCK_PARK,                  /* park.lock: requests that wait without a thread */
     LOCK_NOTIFIER,              /* fuse_notifier.lock: what the kernel is still to be told */
+    LOCK_TURN,                  /* turn.lock: who reads requests; passed on with inodes locked */
     LOCK_CLONE_TOKENS,          /* clone_tokens.lock: who may clone from which file */
     LOCK_SERVICE,               /* lease_service.lock: mail for the control thread, grants by id */
     LOCK_WORKQUEUE,             /* workqueue.lock */
