@@ -17,11 +17,10 @@ states_are() { [[ $(states) == "$1" ]]; }
 no_leases_or_told() {
     no_leases && return
     ((SECONDS < told)) && return 1
-    told=$((SECONDS + 50))
+    told=$((SECONDS + 1000))
     ctl status --json | jq -c '{leases, pool, counters, fabric: .fabric.revocations}'
     return 1
 }
-told=50
 all_free() { [[ $(free_bytes) == "$before" ]]; }
 quarantined() { ctl status --json | jq .pool.quarantined_bytes; }
 
@@ -47,7 +46,8 @@ fencing_after() {
         cmp -n $size "$mnt/file" /dev/zero || fail "the file is not what was written"
     fi
     rm -f "$mnt/file"
-    until_true 60 no_leases_or_told
+    told=$((SECONDS + 110))
+    until_true 120 no_leases_or_told
     until_true 20 all_free
     [[ $(quarantined) == 0 ]] || fail "quarantined although the pool got other pages"
     peer_end
