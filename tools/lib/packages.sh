@@ -7,5 +7,5 @@ build_packages=(
     libaio-dev liburing-dev libjansson-dev libsystemd-dev libgnutls28-dev libbsd-dev uthash-dev libxxhash-dev
     libcmocka-dev scdoc
 )
-test_packages=(attr acl e2fsprogs python3 jq procps util-linux xxd git shellcheck mandoc clang-format fio)
+test_packages=(attr acl e2fsprogs python3 jq procps util-linux xxd git shellcheck mandoc clang-format fio stress-ng dbench)
 bench_packages=(fio python3 gcc libc6-dev pkgconf libfuse3-dev fuse3)
