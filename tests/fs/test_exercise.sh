@@ -30,7 +30,7 @@ for i in 0 1; do
     holders+=($!)
 done
 status=0
-"$LEASEFS_EXERCISE" "$mnt" $((operations / 2)) "$seed" || status=$?
+"$LEASEFS_EXERCISE" "$mnt" $((operations / 2)) "$seed" leased || status=$?
 rm "$dir/busy"
 wait "${holders[@]}"
 [ $status = 0 ] || fail "the exerciser under leases"
