@@ -37,6 +37,7 @@ os.mkdir("d")
 changed("mc", "d", lambda: open("d/x", "w").close())
 changed("mc", "d", lambda: os.rename("d/x", "d/y"))
 changed("mc", "d", lambda: os.unlink("d/y"))
+changed("a", "d", lambda: os.listdir("d"))  # relatime: once after each change
 changed("", "d", lambda: os.listdir("d"))
 
 # Nanoseconds, the past, the far future.
