@@ -4,5 +4,4 @@
 # Labels: torture
 # shellcheck source=tests/wire/torture.sh
 . "$(dirname "$0")/torture.sh"
-wire delay 2ms loss 1% reorder 0.5%
-torture 3 nothing
+torture 3 nothing delay 2ms loss 1% reorder 0.5%
