@@ -42,6 +42,7 @@ struct lease_service_config {
     void *fabric;
     const char *no_device_reason;
     uint64_t boot_epoch;
+    uint64_t open_timeout_us; /* a connection that has asked for no session by then is closed; 0: 10 s */
 };
 
 /* new: binds the socket and makes the table, so that errors show before the mount. start: runs the threads (after

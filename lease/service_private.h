@@ -27,7 +27,7 @@
 #define SESSION_MAX_REQUESTS    1024u               /* under way at once, of one session */
 #define SESSION_MAX_OUTPUT      (16u * 1024 * 1024) /* unsent bytes; a slower reader is dropped */
 #define SESSION_MAX_FILES       1024u               /* created and not yet published */
-#define SESSION_OPEN_TIMEOUT_US (10u * 1000 * 1000) /* a connection that opens no session by then is closed */
+#define SESSION_OPEN_TIMEOUT_US (10u * 1000 * 1000) /* lease_service_config.open_timeout_us by default */
 
 struct session;
 struct grant;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Connections: their bytes in and out, who the peer is, and the session's life. */
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -291,6 +292,19 @@ static bool has_requests(struct session *session)
     return any;
 }
 
+static uint64_t open_timeout_us(const struct lease_service *service)
+{
+    return service->config.open_timeout_us ? service->config.open_timeout_us : SESSION_OPEN_TIMEOUT_US;
+}
+
+/* It has spoken, and we are so busy that we have not answered, or not even read a byte of it. */
+static bool awaits_us(struct session *session)
+{
+    struct pollfd input = {.fd = session->fd, .events = POLLIN};
+
+    return has_requests(session) || (session->heard_at_ns == session->opened_at_ns && poll(&input, 1, 0) > 0);
+}
+
 /* No session by now; or, of a remote client: nothing heard for long. */
 static int on_silence(sd_event_source *source, uint64_t usec, void *arg)
 {
@@ -300,6 +314,10 @@ static int on_silence(sd_event_source *source, uint64_t usec, void *arg)
     (void)usec;
     if (session->opened && !session->key)
         return 0;
+    if (!session->opened && awaits_us(session)) {
+        sd_event_source_set_time_relative(source, open_timeout_us(session->service));
+        return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+    }
     idle_us = session->key ? remote_idle_us(session->service->remote) : 0;
     if (!session->opened || (silent_us >= idle_us && !has_requests(session))) {
         session_end(session);
@@ -378,7 +396,7 @@ int session_new(struct lease_service *service, const struct session_peer *peer)
     error = sd_event_add_io(service->loop, &session->io, session->fd, EPOLLIN, on_io, session);
     if (error < 0)
         goto undo;
-    error = sd_event_add_time_relative(service->loop, &session->timeout, CLOCK_MONOTONIC, SESSION_OPEN_TIMEOUT_US, 0,
+    error = sd_event_add_time_relative(service->loop, &session->timeout, CLOCK_MONOTONIC, open_timeout_us(service), 0,
                                        on_silence, session);
     if (error < 0)
         goto undo;

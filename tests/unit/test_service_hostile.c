@@ -454,6 +454,64 @@ static void a_path_that_cannot_be_is_refused_with_the_reason(void **state)
     free(why);
 }
 
+/* ---- connections that open no session ---- */
+
+#define OPEN_TIMEOUT_MS 100
+
+static atomic_bool held; /* sessions are not opened for now */
+
+static int held_session_open(void *fabric, uint64_t session_id, struct exposure_session **ret_session)
+{
+    UNTIL(!held);
+    return fake_session_open(fabric, session_id, ret_session);
+}
+
+static int start_impatient(void **state)
+{
+    static struct exposure_ops exposure;
+    struct lease_service_config config = world_config();
+
+    (void)state;
+    exposure = fake_exposure;
+    exposure.session_open = held_session_open;
+    config.exposure = &exposure;
+    config.open_timeout_us = OPEN_TIMEOUT_MS * 1000;
+    world_start(&config);
+    return 0;
+}
+
+static void who_opens_no_session_is_hung_up_on(void **state)
+{
+    struct client silent, babbler;
+
+    (void)state;
+    client_dial(&silent);
+    client_dial(&babbler);
+    client_say(&babbler, "{\"jsonrpc\":\"2.0\",");
+    assert_null(client_hear(&silent));
+    assert_null(client_hear(&babbler));
+    client_hang_up(&silent);
+    client_hang_up(&babbler);
+}
+
+/* It is not silent: the server is slow. */
+static void who_waits_for_a_session_is_not(void **state)
+{
+    struct client client;
+    struct pollfd ready;
+    int id;
+
+    (void)state;
+    held = true;
+    client_dial(&client);
+    id = client_send(&client, "session", "{\"client\":\"test\",\"version\":1}");
+    ready = (struct pollfd){.fd = client.fd, .events = POLLIN};
+    assert_int_equal(poll(&ready, 1, 5 * OPEN_TIMEOUT_MS), 0);
+    held = false;
+    json_decref(client_answer(&client, id));
+    client_hang_up(&client);
+}
+
 #define HOSTILE(name) cmocka_unit_test_setup_teardown(name, start_with_bystander, end_with_bystander)
 
 int main(void)
@@ -471,6 +529,8 @@ int main(void)
         HOSTILE(who_asks_and_does_not_stay_for_the_answer_hurts_nobody),
         HOSTILE(too_many_connections_are_turned_away_with_a_word),
         HOSTILE(without_descriptors_the_service_goes_on_and_accepts_later),
+        cmocka_unit_test_setup_teardown(who_opens_no_session_is_hung_up_on, start_impatient, teardown),
+        cmocka_unit_test_setup_teardown(who_waits_for_a_session_is_not, start_impatient, teardown),
         cmocka_unit_test(a_regular_file_at_the_sockets_path_is_kept),
         cmocka_unit_test(a_dead_daemons_socket_is_replaced_and_a_live_ones_is_not),
         cmocka_unit_test(a_path_that_cannot_be_is_refused_with_the_reason),
