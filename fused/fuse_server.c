@@ -227,6 +227,8 @@ static void *loop_thread(void *arg)
     if (config) {
         fuse_loop_cfg_set_clone_fd(config, 1);
         fuse_loop_cfg_set_max_threads(config, server->max_threads);
+        /* None ends for having nothing to do: it would take its turn (turn.h) along. */
+        fuse_loop_cfg_set_idle_threads(config, server->max_threads);
         fuse_session_loop_mt(server->session, config);
         fuse_loop_cfg_destroy(config);
     }
