@@ -179,6 +179,8 @@ static int shift_locked(struct fs *fs, struct fs_inode *inode, int mode, uint64_
         err = -EINVAL;
     else if (mode == FALLOC_FL_COLLAPSE_RANGE && length >= size - offset)
         err = -EINVAL;
+    else if (mode == FALLOC_FL_INSERT_RANGE)
+        err = check_range(size, length);
     if (!err)
         err = front_door(fs, inode, range_from(offset), LEASE_OP_DROP, waiter);
     if (err)

@@ -290,6 +290,40 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t 
     change_start(req, &c);
 }
 
+static void answer_ioctl(void *arg)
+{
+    fuse_reply_ioctl(arg, 0, NULL, 0);
+}
+
+/* Linux knows nothing of it, so what it has cached of the file is old. */
+static void reply_changed_by_ioctl(fuse_req_t req, uint64_t ino, int64_t result)
+{
+    if (result < 0)
+        fuse_reply_err(req, (int)-result);
+    else
+        fs_forget_pages(fs_of(req), ino, answer_ioctl, req);
+}
+
+static void reply_ioctl_fallocate(struct change *c, int64_t result)
+{
+    reply_changed_by_ioctl(c->req, c->ino, result);
+}
+
+void change_fallocate(fuse_req_t req, uint64_t ino, int mode, uint64_t offset, uint64_t length)
+{
+    struct change c = {
+        .run = run_fallocate,
+        .reply = reply_ioctl_fallocate,
+        .ino = ino,
+        .mode = mode,
+        .offset = offset,
+        .length = length,
+        .kill_priv = must_kill_priv(req),
+    };
+
+    change_start(req, &c);
+}
+
 static int64_t run_copy(struct change *c, struct lease_waiter *waiter)
 {
     return fs_copy(fs_of(c->req), c->ino, c->offset, c->other_ino, c->other_offset, c->length, c->kill_priv, waiter);
@@ -334,18 +368,9 @@ static int64_t run_clone(struct change *c, struct lease_waiter *waiter)
     return done < 0 ? done : 0;
 }
 
-static void cloned(void *arg)
-{
-    fuse_reply_ioctl(arg, 0, NULL, 0);
-}
-
-/* Linux knows nothing of it, so what it has cached of the destination is old. */
 static void reply_clone(struct change *c, int64_t result)
 {
-    if (result < 0)
-        fuse_reply_err(c->req, (int)-result);
-    else
-        fs_forget_pages(fs_of(c->req), c->other_ino, cloned, c->req);
+    reply_changed_by_ioctl(c->req, c->other_ino, result);
 }
 
 void change_clone(fuse_req_t req, uint64_t source, uint64_t source_offset, uint64_t length, uint64_t destination,

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* What chattr(1) and lsattr(1) ask for: a leased file shows as immutable, whatever its own flags are. And clones. */
+/* What chattr(1) and lsattr(1) ask for: a leased file shows as immutable, whatever its own flags are. And what Linux
+ * has no request for: clones, and some modes of fallocate. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/falloc.h>
 #include <linux/fs.h>
 #include <string.h>
 
@@ -194,6 +196,49 @@ static void clone_range(fuse_req_t req, fuse_ino_t ino, int flags, const void *i
         change_clone(req, source, range.source_offset, length, ino, range.destination_offset);
 }
 
+/* ---- fallocate ---- */
+
+/* With writeback Linux is right about sizes, and would not believe another. */
+static int check_fallocate(fuse_req_t req, fuse_ino_t ino, int flags, const struct leasefs_falloc *range)
+{
+    uint64_t unused;
+    int err;
+
+    if ((flags & O_ACCMODE) == O_RDONLY)
+        return -EBADF;
+    if (range->reserved || range->offset > INT64_MAX || range->length > INT64_MAX || !range->length)
+        return -EINVAL;
+    switch (range->mode & ~FALLOC_FL_KEEP_SIZE) {
+    case FALLOC_FL_COLLAPSE_RANGE:
+    case FALLOC_FL_INSERT_RANGE:
+    case FALLOC_FL_UNSHARE_RANGE:
+        break;
+    default:
+        return -EOPNOTSUPP;
+    }
+    err = regular_size(req, ino, &unused);
+    if (!err && server_of(req)->config.writeback)
+        err = -EOPNOTSUPP;
+    if (!err && fs_read_only(fs_of(req)))
+        err = -EROFS;
+    return err;
+}
+
+static void fallocate_range(fuse_req_t req, fuse_ino_t ino, int flags, const void *in, size_t size)
+{
+    struct leasefs_falloc range;
+    int err = -EINVAL;
+
+    if (size >= sizeof(range)) {
+        memcpy(&range, in, sizeof(range));
+        err = check_fallocate(req, ino, flags, &range);
+    }
+    if (err)
+        fuse_reply_err(req, -err);
+    else
+        change_fallocate(req, ino, range.mode, range.offset, range.length);
+}
+
 /* ---- all ---- */
 
 void op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned int cmd, void *arg, struct fuse_file_info *fi, unsigned flags,
@@ -211,6 +256,10 @@ void op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned int cmd, void *arg, struc
     }
     if (cmd == LEASEFS_IOC_CLONE_RANGE) {
         clone_range(req, ino, (int)fi->fh, in_buf, in_bufsz);
+        return;
+    }
+    if (cmd == LEASEFS_IOC_FALLOCATE) {
+        fallocate_range(req, ino, (int)fi->fh, in_buf, in_bufsz);
         return;
     }
     err = get(req, ino, &its);

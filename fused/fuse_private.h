@@ -71,7 +71,8 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t 
 void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct fuse_file_info *fi_in,
                         fuse_ino_t ino_out, off_t off_out, struct fuse_file_info *fi_out, size_t len, int flags);
 
-/* Answers an ioctl. */
+/* Answer an ioctl. */
+void change_fallocate(fuse_req_t req, uint64_t ino, int mode, uint64_t offset, uint64_t length);
 void change_clone(fuse_req_t req, uint64_t source, uint64_t source_offset, uint64_t length, uint64_t destination,
                   uint64_t destination_offset);
 

@@ -3,9 +3,12 @@
 #define LEASEFS_IOCTL_H
 
 /*
- * Copying by sharing blocks between two open files of one leasefs mount, as
- * FICLONE and FICLONERANGE do elsewhere (Linux does not pass those on to FUSE
- * filesystems). Later changes to either file are not seen in the other.
+ * What Linux does not pass on to FUSE filesystems: clones, and three modes of
+ * fallocate(2).
+ *
+ * Clones: copying by sharing blocks between two open files of one leasefs
+ * mount, as FICLONE and FICLONERANGE do elsewhere. Later changes to either file
+ * are not seen in the other.
  *
  * An ioctl knows only the file it is made on. So the source hands out a token,
  * which proves that its bearer had the file open for reading, and the
@@ -14,6 +17,7 @@
 
 #include <stdint.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* Good for one clone within ten seconds. Not to be shown to those who may not
@@ -40,6 +44,20 @@ struct leasefs_clone_range {
  * it is too old, or it comes from elsewhere. */
 #define LEASEFS_IOC_CLONE_RANGE _IOW('l', 0xe1, struct leasefs_clone_range)
 
+/* mode: FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE, or
+ * FALLOC_FL_UNSHARE_RANGE with or without FALLOC_FL_KEEP_SIZE. */
+struct leasefs_falloc {
+    int32_t mode;
+    uint32_t reserved; /* 0 */
+    uint64_t offset, length;
+};
+
+/* On a regular file that is open for writing. Waits for leases as the other
+ * modes do. Errors as fallocate(2); EOPNOTSUPP: also for the modes that Linux
+ * passes on, and on a mount with `writeback`, where Linux would not take notice
+ * of the new size. */
+#define LEASEFS_IOC_FALLOCATE _IOW('l', 0xe2, struct leasefs_falloc)
+
 #if defined(_POSIX_C_SOURCE) && _POSIX_C_SOURCE >= 200112L /* fsync() is declared */
 /* All of `source` over the start of `destination`. What programs wrote to
  * mappings of either is written back first: what Linux would write later is not
@@ -53,6 +71,20 @@ static inline int leasefs_clone(int source, int destination)
     if (ioctl(source, LEASEFS_IOC_CLONE_TOKEN, &all.source))
         return -1;
     return ioctl(destination, LEASEFS_IOC_CLONE_RANGE, &all);
+}
+
+/* What programs wrote to mappings is written back first: it would be written to
+ * where it no longer belongs. Linux is asked for the size afterwards, which it
+ * has forgotten; until then, O_APPEND goes by the old one. 0, or -1 and
+ * errno. */
+static inline int leasefs_fallocate(int fd, int mode, uint64_t offset, uint64_t length)
+{
+    struct leasefs_falloc range = {mode, 0, offset, length};
+    struct stat unused;
+
+    if (fsync(fd) || ioctl(fd, LEASEFS_IOC_FALLOCATE, &range))
+        return -1;
+    return fstat(fd, &unused);
 }
 #endif
 

@@ -34,6 +34,16 @@ def path_of(fd):
     return f"/proc/self/fd/{fd}"
 
 
+# The modes that Linux does not pass on to FUSE: leasefs_fallocate() of <leasefs/ioctl.h>.
+def leasefs_fallocate(fd, mode, offset, length, otherwise):
+    os.fsync(fd)
+    try:
+        fcntl.ioctl(fd, 1 << 30 | 24 << 16 | ord("l") << 8 | 0xe2, struct.pack("=iIQQ", mode, 0, offset, length))
+    except OSError as e:
+        raise otherwise if e.errno == errno.ENOTTY else e
+    os.fstat(fd)
+
+
 class Commands:
     def __init__(self):
         self.vars = {}
@@ -98,8 +108,13 @@ class Commands:
     def ftruncate(self, fd, size): os.ftruncate(int(fd), int(size, 0))
     def fallocate(self, fd, mode, offset, length):
         modes = {"none": 0, "KEEP": 1, "PUNCH": 2, "COLLAPSE": 8, "ZERO": 16, "INSERT": 32, "UNSHARE": 64}
-        call("fallocate", int(fd), sum(modes[m] for m in mode.split("+")), ctypes.c_long(int(offset, 0)),
-             ctypes.c_long(int(length, 0)))
+        fd, mode, offset, length = int(fd), sum(modes[m] for m in mode.split("+")), int(offset, 0), int(length, 0)
+        try:
+            call("fallocate", fd, mode, ctypes.c_long(offset), ctypes.c_long(length))
+        except OSError as e:
+            if e.errno != errno.EOPNOTSUPP or offset < 0 or length < 0:
+                raise
+            leasefs_fallocate(fd, mode, offset, length, e)
     def copy(self, src, src_offset, dst, dst_offset, length):
         return os.copy_file_range(int(src), int(dst), int(length, 0), int(src_offset, 0), int(dst_offset, 0))
     # What SEEK_DATA and SEEK_HOLE say of a file has to be true: holes read as zeroes, they take turns, and the last hole is at the end.

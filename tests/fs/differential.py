@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Random operations on two directories side by side: differential.py DIRECTORY REFERENCE KIND SEED SEQUENCES LENGTH
 
-KIND is the reference's filesystem: zeroing ranges is left out where that is tmpfs, which does not know it (collapse and
-insert always: Linux does not ask a FUSE filesystem for them). In one of four sequences there is chattr, too: Linux does not know of flags that a FUSE filesystem keeps, so of two reasons to
-refuse something it may name another there, and only whether it is refused is compared.
+KIND is the reference's filesystem: zeroing, collapsing and inserting ranges is left out where that is tmpfs, which does
+not know it. In one of four sequences there is chattr, too: Linux does not know of flags that a FUSE filesystem keeps, so
+of two reasons to refuse something it may name another there, and only whether it is refused is compared.
 
 Every operation has to have the same result or errno on both, and both trees have to look the same in the end. A sequence
 that shows a difference is shortened as far as it still does, and printed as commands (commands.py) with both results.
@@ -18,7 +18,8 @@ HANDLES = ["f", "g", "h"]
 class Sequence:
     def __init__(self, rnd, kind):
         self.rnd, self.kind = rnd, kind
-        self.flags = rnd.randrange(4) == 0
+        # One kind of flag: what else may be changed of an immutable file's flags, ext4 and tmpfs do not agree on.
+        self.flag = rnd.choice("ia......")
 
     def name(self): return self.rnd.choice(NAMES)
     def fd(self): return "$" + self.rnd.choice(HANDLES)
@@ -38,8 +39,13 @@ class Sequence:
         return self.step() if self.kind == "tmpfs" else \
             f"fallocate {self.fd()} {self.rnd.choice(['ZERO', 'ZERO+KEEP'])} {self.size()} {self.size()}"
 
+    def shift(self):
+        place = lambda: self.rnd.choice([0, 4096, 4096, 8192, 16384, 40960, self.size()])
+        return self.step() if self.kind == "tmpfs" else \
+            f"fallocate {self.fd()} {self.rnd.choice(['COLLAPSE', 'INSERT', 'INSERT'])} {place()} {place()}"
+
     def chattr(self):
-        return f"chattr {self.name()} {self.rnd.choice(['+i', '+a', '-i', '-a', '-ia'])}" if self.flags else self.step()
+        return f"chattr {self.name()} {self.rnd.choice('+-')}{self.flag}" if self.flag != "." else self.step()
 
     def timed(self):
         path = self.rnd.choice(["a", "b", "c", "d", "d/a", "d/b", "d/e"])
@@ -81,6 +87,7 @@ class Sequence:
             lambda: f"ftruncate {self.fd()} {self.size()}",
             lambda: f"fallocate {self.fd()} {choice(['none', 'KEEP', 'PUNCH+KEEP'])} {self.size()} {self.size()}",
             self.zero,
+            self.shift,
             lambda: f"holes {self.fd()}",
             lambda: f"{self.user()}setacl {self.name()} {choice(['access', 'default'])} {self.acl()}",
             lambda: f"setacl {choice(['.', 'd', 'd/e'])} default {self.acl()}",

@@ -3,7 +3,7 @@
  * Exercises the bytes of two files against a model in memory: exercise DIRECTORY OPERATIONS SEED [leased]
  *
  * Writes and reads, buffered, direct and mapped; direct I/O whose buffer is itself a mapping of the other file;
- * truncates, holes, zeroes, allocations, collapse and insert where the kernel passes them on; copies within and
+ * truncates, holes, zeroes, allocations; collapse, insert and unshare, by the ioctl on leasefs; copies within and
  * between. Every read is compared. A failure prints the operations that led to it; the same seed repeats them.
  *
  * `leased`: others take leases on the files meanwhile. Linux then drops pages of theirs, also those that a direct read
@@ -20,6 +20,8 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include <leasefs/ioctl.h>
 
 #define LIMIT     (256u << 10)
 #define BLOCK     4096u
@@ -39,6 +41,7 @@ static struct file files[N_FILES];
 static unsigned char *buffer; /* aligned, MAX_IO bytes */
 static char history[HISTORY][120];
 static uint64_t step, state;
+static bool shaped; /* ranges can be collapsed here */
 
 static uint64_t next_random(void)
 {
@@ -250,13 +253,16 @@ static void do_truncate(struct file *f, size_t offset, size_t length)
     model_resize(f, offset);
 }
 
-/* false: the kernel does not pass it on. */
+/* false: this filesystem does not know it (`writeback` with the modes of the ioctl). */
 static bool allocate(struct file *f, int mode, size_t offset, size_t length, const char *what)
 {
     int result = fallocate(f->fd, mode, (off_t)offset, (off_t)length);
 
     if (result && errno == EOPNOTSUPP)
+        result = leasefs_fallocate(f->fd, mode, offset, length);
+    if (result && (errno == EOPNOTSUPP || errno == ENOTTY))
         return false;
+    shaped |= result == 0 && mode == FALLOC_FL_COLLAPSE_RANGE;
     expect(result == 0, what);
     return true;
 }
@@ -307,6 +313,14 @@ static void do_insert(struct file *f, size_t offset, size_t length)
     model_grow(f, old + length);
     memmove(f->model + offset + length, f->model + offset, old - offset);
     memset(f->model + offset, 0, length);
+}
+
+static void do_unshare(struct file *f, size_t offset, size_t length)
+{
+    int keep = below(2) ? FALLOC_FL_KEEP_SIZE : 0;
+
+    if (allocate(f, FALLOC_FL_UNSHARE_RANGE | keep, offset, length, "unshare") && !keep)
+        model_grow(f, offset + length);
 }
 
 static void do_copy(struct file *f, size_t offset, size_t length)
@@ -377,6 +391,7 @@ static const struct {
     {"allocate", do_allocate, 2},
     {"collapse", do_collapse, 2},
     {"insert", do_insert, 2},
+    {"unshare", do_unshare, 1},
     {"copy", do_copy, 6},
     {"reopen", do_reopen, 2},
     {"sync", do_sync, 1},
@@ -451,5 +466,6 @@ int main(int argc, char **argv)
     }
     for (int i = 0; i < N_FILES; i++)
         check_all(&files[i]);
+    printf("%s\n", shaped ? "ranges were collapsed" : "no range could be collapsed");
     return 0;
 }

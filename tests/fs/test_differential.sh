@@ -25,7 +25,7 @@ mkdir "$dir/tmpfs" "$dir/ext4"
 mount -t tmpfs none "$dir/tmpfs" 2>/dev/null || skip "no tmpfs to compare with"
 compare "$dir/tmpfs" tmpfs 30
 truncate -s 64M "$dir/tmpfs/image"
-if mkfs.ext4 -q "$dir/tmpfs/image" && mount -o loop "$dir/tmpfs/image" "$dir/ext4" 2>/dev/null; then
+if mkfs.ext4 -q -b 4096 "$dir/tmpfs/image" && mount -o loop "$dir/tmpfs/image" "$dir/ext4" 2>/dev/null; then
     compare "$dir/ext4" ext4 15
 else
     echo "ext4 is not compared: it cannot be mounted here"

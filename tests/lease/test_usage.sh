@@ -6,7 +6,8 @@
 
 for words in '' frob lease 'lease :/f' 'lease --read --write :/f' 'lease --read' 'lease --read --range=x :/f' \
     'lease --read --touch=0 :/f' 'lease --read --on-recall=maybe :/f' get 'get :/f' 'get :/f a b' 'put a' \
-    'prepare' 'clone :/a' 'revoke' 'revoke -1' 'revoke x' 'revoke 0' 'prepare --range=1:2:3 :/f'; do
+    'prepare' 'clone :/a' 'revoke' 'fallocate :/f' 'fallocate --collapse' 'fallocate --insert /f' \
+    'fallocate --collapse --insert --range=0:4K /f' 'fallocate --collapse --range=0:x /f' 'revoke -1' 'revoke x' 'revoke 0' 'prepare --range=1:2:3 :/f'; do
     # shellcheck disable=SC2086  # words
     exits 2 ctl $words
 done

@@ -157,6 +157,8 @@ static void collapsing_and_inserting_wait_for_leases_on_what_moves(void **state)
     assert_int_equal(fs_fallocate(f->fs, ino, FALLOC_FL_COLLAPSE_RANGE, 2 * BLOCK, BLOCK, false, &op.waiter), 0);
     assert_int_equal(fs_fallocate(f->fs, ino, FALLOC_FL_COLLAPSE_RANGE, 0, 4 * BLOCK, false, &op.waiter), -EINVAL);
     assert_int_equal(fs_fallocate(f->fs, ino, FALLOC_FL_INSERT_RANGE, 1, BLOCK, false, &op.waiter), -EINVAL);
+    assert_int_equal(fs_fallocate(f->fs, ino, FALLOC_FL_INSERT_RANGE, 0, RANGE_MAX_END + 1 - BLOCK, false, &op.waiter),
+                     -EFBIG);
     assert_int_equal(f->recalls, 0);
     assert_int_equal(fs_fallocate(f->fs, ino, FALLOC_FL_COLLAPSE_RANGE, 0, BLOCK, false, &op.waiter), -EINPROGRESS);
     assert_true(lease_waiter_cancel(f->table, &op.waiter, NOW));

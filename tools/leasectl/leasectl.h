@@ -46,6 +46,7 @@ int command_probe(int argc, char **argv);
 int command_revoke(int argc, char **argv);
 int command_prepare(int argc, char **argv);
 int command_clone(int argc, char **argv);
+int command_fallocate(int argc, char **argv);
 int command_key(int argc, char **argv);
 int command_policy(int argc, char **argv);
 

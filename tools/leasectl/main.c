@@ -10,10 +10,13 @@ static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
 } commands[] = {
-    {"get", command_get},         {"put", command_put},     {"lease", command_lease}, {"status", command_status},
-    {"map", command_map},         {"top", command_top},     {"watch", command_watch}, {"revoke", command_revoke},
-    {"prepare", command_prepare}, {"clone", command_clone}, {"probe", command_probe}, {"key", command_key},
-    {"policy", command_policy},
+    {"get", command_get},         {"put", command_put},
+    {"lease", command_lease},     {"status", command_status},
+    {"map", command_map},         {"top", command_top},
+    {"watch", command_watch},     {"revoke", command_revoke},
+    {"prepare", command_prepare}, {"clone", command_clone},
+    {"probe", command_probe},     {"key", command_key},
+    {"policy", command_policy},   {"fallocate", command_fallocate},
 };
 
 struct chosen {
@@ -61,6 +64,7 @@ static const struct argp main_argp = {
            "  revoke ID                 take a lease away from its holder\n"
            "  prepare PATH              make a file eligible for leases\n"
            "  clone SOURCE DESTINATION  copy a file by sharing its blocks\n"
+           "  fallocate PATH            take bytes out of a file, put a hole in, unshare its blocks\n"
            "  policy PATH [POLICY]      what happens when a local operation meets a lease\n"
            "  probe                     the server's RDMA device and what revokes on it\n"
            "  key new|list              keys of remote clients\n\n"
