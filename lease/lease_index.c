@@ -72,6 +72,7 @@ static uint64_t deadline_of(const struct lease_table *table, const struct lease 
 
 void lease_set_deadline(struct lease_table *table, struct lease *lease)
 {
+    lease_touch(table, lease->inode);
     if (lease->deadline_ns != NO_DEADLINE)
         RB_REMOVE(lease_deadlines, &table->deadlines, lease);
     lease->deadline_ns = deadline_of(table, lease);
@@ -108,6 +109,7 @@ void lease_inode_put(struct lease_table *table, struct lease_inode *entry)
 {
     if (!lease_tree_empty(&entry->tree) || entry->places)
         return;
+    lease_untouch(entry);
     HASH_DELETE(hh, table->inodes, entry);
     free(entry);
 }
@@ -178,6 +180,7 @@ static int check_limits(const struct lease_table *table, const struct lease_sess
 
 static void link_lease(struct lease_table *table, struct lease *lease, struct lease_session *session)
 {
+    lease_touch(table, lease->inode);
     lease_tree_insert(&lease->inode->tree, &lease->node);
     RB_INSERT(lease_ids, &table->ids, lease);
     lease->session = session;
@@ -267,6 +270,7 @@ void lease_narrow(struct lease_table *table, struct lease *lease, struct lease_r
 {
     uint64_t less = lease->node.range.length - range.length;
 
+    lease_touch(table, lease->inode);
     lease_tree_remove(&lease->inode->tree, &lease->node);
     lease->node.range = range;
     lease_tree_insert(&lease->inode->tree, &lease->node);
@@ -284,6 +288,7 @@ void lease_unlink(struct lease_table *table, struct lease *lease)
 {
     if (!lease->session)
         return;
+    lease_touch(table, lease->inode);
     lease_tree_remove(&lease->inode->tree, &lease->node);
     *lease->prev = lease->next;
     if (lease->next)

@@ -18,8 +18,9 @@
 
 struct lease_inode {
     uint64_t inode;
-    struct lease_tree tree;     /* leases that can conflict: all but the quarantined */
-    struct lease_place *places; /* of its waiters, by ticket */
+    struct lease_tree tree;                           /* leases that can conflict: all but the quarantined */
+    struct lease_place *places;                       /* of its waiters, by ticket */
+    struct lease_inode *touched_next, **touched_prev; /* see lease_touch() */
     UT_hash_handle hh;
 };
 
@@ -85,6 +86,8 @@ struct lease_table {
     struct lease_waiter *space;    /* who waits for it, by the end of their time */
     _Atomic uint64_t fences_ended; /* written under the lock */
     struct lease_counts total;     /* the counters since the start */
+    struct lease_inode *touched;
+    size_t edges; /* since the whole table was checked */
 };
 
 /* lease_index.c: finding, adding and removing. */
@@ -151,7 +154,11 @@ void space_fence_ended(struct lease_table *table);
 void space_tick(struct lease_table *table, uint64_t now_ns);
 uint64_t space_deadline(const struct lease_table *table);
 
-/* lease_check.c. Aborts the process in LEASEFS_CHECK builds when an invariant is broken. */
+/* lease_check.c. In LEASEFS_CHECK builds lease_check_edge() aborts the process when an invariant is broken. Whoever
+ * changes a lease or a place tells it where: each file that was touched is looked at before the lock is free, the whole
+ * table each time while it is small, else once in as many edges as there are leases. */
+void lease_touch(struct lease_table *table, struct lease_inode *entry);
+void lease_untouch(struct lease_inode *entry); /* it will be freed */
 void lease_check_edge(struct lease_table *table);
 
 static inline void lease_table_unlock(struct lease_table *table)

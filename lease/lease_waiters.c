@@ -69,6 +69,7 @@ static void place_link(struct lease_table *table, struct lease_place *place, str
 {
     struct lease_place **at = &entry->places;
 
+    lease_touch(table, entry);
     while (*at && (*at)->waiter->ticket <= place->waiter->ticket)
         at = &(*at)->next;
     place->next = *at;
@@ -104,6 +105,7 @@ static void place_free(struct lease_table *table, struct lease_place *place)
 
     if (!entry)
         return;
+    lease_touch(table, entry);
     *place->prev = place->next;
     if (place->next)
         place->next->prev = place->prev;
@@ -168,6 +170,7 @@ int waiter_park(struct lease_table *table, struct lease_waiter *waiter, uint64_t
     place = place_for(table, waiter, entry, range, op);
     if (!place->inode_entry)
         place_link(table, place, entry);
+    lease_touch(table, entry);
     place->policy = policy;
     place->parked = true;
     return -EINPROGRESS;
