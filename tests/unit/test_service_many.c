@@ -3,22 +3,20 @@
 /*
  * 200 sessions, 10,000 leases at once, random operations, beside a naive model: for each block of each file, who can
  * reach it over the fabric at this moment. Clients ask, cut, downgrade, give back, fall silent and die; local
- * operations wait, and each wait ends in time. Made for TSan, too; LEASEFS_TEST_SECONDS makes it longer (the table's
- * own checker, in debug and sanitizer builds, looks at each edge: there the leases are fewer).
+ * operations of each kind and policy wait or do not, some are interrupted. Each wait ends in time, that of an operation
+ * and that of a request. Made for TSan, too; LEASEFS_TEST_SECONDS makes it longer.
  */
 #include "service_fixture.h"
 
-#define SESSIONS 200
-#define DRIVERS  4 /* threads, each with its share of the sessions */
-#define LOCALS   2
-#define FILES    500
-#define FIRST    1000 /* inode */
-#ifdef LEASEFS_CHECK
-#define LEASES 1000
-#else
-#define LEASES 10000
-#endif
+#define SESSIONS  200
+#define DRIVERS   4 /* threads, each with its share of the sessions */
+#define LOCALS    8
+#define FILES     1000
+#define FIRST     5000 /* inode */
+#define LEASES    10000
 #define OF_EACH   (LEASES / SESSIONS)
+#define AT_ONCE   8    /* leases asked for by one session: without a bound, queues get longer than anybody waits */
+#define UNDERWAY  1024 /* requests of one session: as many as the service takes */
 #define RECALL_MS 200
 #define LATE_MS   60000 /* how late on a machine that is busy with other things: a hang is longer */
 
@@ -29,7 +27,8 @@ struct reach {
 };
 
 static struct reach reach[FILES][FILE_BLOCKS];
-static atomic_ulong collisions, n_leases, operations, cuts, longest_ms;
+static atomic_ulong collisions, n_leases, n_leases_last, cuts, operations, waits, interrupted, refused, answers;
+static atomic_ulong longest_operation_ms, longest_request_ms;
 static atomic_bool stopping;
 
 struct model_exposure {
@@ -131,32 +130,71 @@ static void local_resumed(struct lease_waiter *waiter)
     pthread_mutex_unlock(&local->lock);
 }
 
-static void wait_for_resume(struct local *local)
+static void note_longest(atomic_ulong *longest_ms, uint64_t since_ns)
 {
-    pthread_mutex_lock(&local->lock);
-    while (!local->resumed)
-        pthread_cond_wait(&local->changed, &local->lock);
-    local->resumed = false;
-    pthread_mutex_unlock(&local->lock);
+    unsigned long took_ms = (now_ns() - since_ns) / MS, before = *longest_ms;
+
+    while (took_ms > before && !atomic_compare_exchange_weak(longest_ms, &before, took_ms))
+        ;
 }
 
-/* Once the operation may go, nobody who conflicts with it can reach its block. */
+static bool resumed_within(struct local *local, uint64_t ns)
+{
+    uint64_t until_ns = now_ns() + ns;
+    struct timespec until = {(time_t)(until_ns / 1000000000u), (long)(until_ns % 1000000000u)};
+    bool resumed;
+
+    pthread_mutex_lock(&local->lock);
+    while (!local->resumed && now_ns() < until_ns)
+        pthread_cond_clockwait(&local->changed, &local->lock, CLOCK_MONOTONIC, &until);
+    resumed = local->resumed;
+    if (resumed)
+        local->resumed = false;
+    pthread_mutex_unlock(&local->lock);
+    return resumed;
+}
+
+/* false: its user pressed Ctrl-C. */
+static bool wait_for_resume(struct local *local, uint64_t patience_ns)
+{
+    if (patience_ns && resumed_within(local, patience_ns))
+        return true;
+    if (patience_ns && lease_waiter_cancel(the_table(), &local->waiter, now_ns()))
+        return false;
+    if (!resumed_within(local, LATE_MS * MS)) {
+        fprintf(stderr, "I4: an operation is parked for ever\n");
+        abort();
+    }
+    return true;
+}
+
+/* Once an operation may go that keeps the bytes, or puts others in their place, no remote writer reaches its block. */
 static void operate(struct local *local, unsigned *seed)
 {
-    uint64_t file = rand_r(seed) % FILES, block = rand_r(seed) % FILE_BLOCKS, began_ns = now_ns(), took_ms;
+    static const enum lease_policy policies[] = {LEASE_POLICY_RECALL, LEASE_POLICY_RECALL, LEASE_POLICY_RECALL,
+                                                 LEASE_POLICY_BUSY, LEASE_POLICY_ORPHAN};
+    uint64_t file = rand_r(seed) % FILES, block = rand_r(seed) % FILE_BLOCKS, began_ns = now_ns();
+    uint64_t patience_ns = rand_r(seed) % 4 ? 0 : rand_r(seed) % (2 * RECALL_MS) * MS;
+    enum lease_op op = LEASE_OP_DROP + rand_r(seed) % 3;
+    enum lease_policy policy = policies[rand_r(seed) % 5];
     struct lease_range range = {block * BLOCK, BLOCK};
+    int result;
 
     memset(&local->waiter, 0, sizeof(local->waiter));
     local->waiter.resume = local_resumed;
-    while (lease_op_begin(the_table(), FIRST + file, range, LEASE_OP_REPLACE, now_ns(), &local->waiter) == -EINPROGRESS)
-        wait_for_resume(local);
+    while ((result = lease_op_begin_under(the_table(), FIRST + file, range, op, policy, now_ns(), &local->waiter)) ==
+               -EINPROGRESS &&
+           wait_for_resume(local, patience_ns))
+        ;
     /* It keeps its place until its end only if it has waited. */
-    if (local->waiter.ticket)
+    if (!result && local->waiter.ticket && op != LEASE_OP_DROP && policy == LEASE_POLICY_RECALL)
         collisions += reach[file][block].writers > 0;
+    collisions += result && result != -EINPROGRESS && (result != -EBUSY || policy != LEASE_POLICY_BUSY);
+    waits += local->waiter.ticket != 0;
+    interrupted += result == -EINPROGRESS;
+    refused += result == -EBUSY;
     lease_op_end(the_table(), &local->waiter);
-    took_ms = (now_ns() - began_ns) / MS;
-    if (took_ms > longest_ms)
-        longest_ms = took_ms;
+    note_longest(&longest_operation_ms, began_ns);
     operations++;
 }
 
@@ -180,7 +218,34 @@ struct member {
     struct client client;
     int64_t leases[2 * OF_EACH];
     size_t n;
+    uint64_t asked_ns[UNDERWAY]; /* by id; 0: answered */
+    int unanswered;
 };
+
+static void meet(struct member *m)
+{
+    m->n = 0;
+    m->unanswered = 0;
+    memset(m->asked_ns, 0, sizeof(m->asked_ns));
+    client_open(&m->client);
+}
+
+static void say(struct member *m, const char *method, const char *params)
+{
+    uint64_t *asked_ns = &m->asked_ns[client_send(&m->client, method, params) % UNDERWAY];
+
+    assert_int_equal(*asked_ns, 0); /* the one before is answered long since */
+    *asked_ns = now_ns();
+    m->unanswered++;
+}
+
+static void answered(struct member *m, json_int_t id)
+{
+    note_longest(&longest_request_ms, m->asked_ns[id % UNDERWAY]);
+    m->asked_ns[id % UNDERWAY] = 0;
+    m->unanswered--;
+    answers++;
+}
 
 static void keep(struct member *m, int64_t lease)
 {
@@ -197,7 +262,24 @@ static void say_return(struct member *m, int64_t lease, unsigned *seed)
     else
         snprintf(params, sizeof(params), "{\"lease\":%lld,\"offset\":%u,\"length\":4096%s}", (long long)lease,
                  rand_r(seed) % FILE_BLOCKS * 4096, rand_r(seed) % 3 ? "" : ",\"mode\":\"read\"");
-    client_send(&m->client, "return", params);
+    say(m, "return", params);
+}
+
+static void forget(struct member *m, json_int_t lease)
+{
+    for (size_t i = m->n; i-- > 0;)
+        if (m->leases[i] == lease)
+            m->leases[i] = m->leases[--m->n];
+}
+
+static void notified(struct member *m, const char *method, json_int_t lease, unsigned *seed)
+{
+    if (strcmp(method, LEASEFS_NOTIFY_REVOKED) == 0)
+        forget(m, lease);
+    if (strcmp(method, LEASEFS_NOTIFY_RECALL) == 0 && rand_r(seed) % 4) {
+        say_return(m, lease, seed);
+        forget(m, lease); /* what is kept of it comes with the answer */
+    }
 }
 
 /* What has come so far, or one message at least. */
@@ -218,8 +300,10 @@ static void listen_to(struct member *m, unsigned *seed, bool wait)
             keep(m, json_integer_value(json_object_get(json_array_get(kept, i), "lease")));
         if (json_is_integer(member(message, "result", "rkey")))
             keep(m, json_integer_value(member(message, "result", "lease")));
-        if (method && strcmp(method, "recall") == 0 && rand_r(seed) % 4)
-            say_return(m, json_integer_value(member(message, "params", "lease")), seed);
+        if (json_is_integer(json_object_get(message, "id")))
+            answered(m, json_integer_value(json_object_get(message, "id")));
+        if (method)
+            notified(m, method, json_integer_value(member(message, "params", "lease")), seed);
         json_decref(message);
     }
 }
@@ -234,13 +318,12 @@ static void ask(struct member *m, unsigned *seed, bool read)
              read               ? "true"
              : rand_r(seed) % 2 ? "true"
                                 : "false");
-    client_send(&m->client, "lease", params);
+    say(m, "lease", params);
 }
 
 static void join(struct member *m, unsigned *seed)
 {
-    m->n = 0;
-    client_open(&m->client);
+    meet(m);
     for (int i = 0; i < OF_EACH; i++)
         ask(m, seed, true);
     while (m->n < OF_EACH)
@@ -254,19 +337,20 @@ static void act(struct member *m, unsigned *seed)
         if (rand_r(seed) % 200)
             break;
         client_hang_up(&m->client); /* I6 */
-        m->n = 0;
-        client_open(&m->client);
+        meet(m);
         break;
     case 1:
+        if (m->unanswered < AT_ONCE && rand_r(seed) % 2)
+            ask(m, seed, false);
+        break;
     case 2:
-        ask(m, seed, true);
-        break;
     case 3:
-        ask(m, seed, false);
-        break;
     case 4:
+        if (m->unanswered < AT_ONCE && m->n < OF_EACH + 5)
+            ask(m, seed, true);
+        break;
     case 5:
-        if (m->n) {
+        if (m->n > OF_EACH - 5) {
             size_t i = rand_r(seed) % m->n;
 
             say_return(m, m->leases[i], seed);
@@ -293,6 +377,9 @@ static void *driver(void *arg)
     while (members && !stopping)
         act(&members[rand_r(&seed) % (SESSIONS / DRIVERS)], &seed);
     for (int i = 0; members && i < SESSIONS / DRIVERS; i++)
+        while (members[i].unanswered)
+            listen_to(&members[i], &seed, true);
+    for (int i = 0; members && i < SESSIONS / DRIVERS; i++)
         client_hang_up(&members[i].client);
     free(members);
     return NULL;
@@ -313,8 +400,11 @@ static void live_for(uint64_t seconds)
     pthread_barrier_wait(&all_there);
     for (uintptr_t i = DRIVERS; i < DRIVERS + LOCALS; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, local_thread, (void *)(i + 1)), 0);
-    for (uint64_t until = now_ns() + seconds * 1000 * MS; now_ns() < until || !operations || !cuts;)
+    for (uint64_t until = now_ns() + seconds * 1000 * MS;
+         now_ns() < until || !waits || !interrupted || !refused || !cuts;)
         poll(NULL, 0, 10);
+    lease_counts(the_table(), &counts);
+    n_leases_last = counts.leases;
     stopping = true;
     for (int i = 0; i < DRIVERS + LOCALS; i++)
         pthread_join(threads[i], NULL);
@@ -341,12 +431,16 @@ static void ten_thousand_leases_of_two_hundred_sessions_keep_to_the_rules(void *
     config.limits.max_leases = 4 * LEASES;
     config.limits.max_session_leases = 4 * OF_EACH;
     world_start(&config);
-    live_for(seconds ? strtoull(seconds, NULL, 0) : 2);
-    print_message("%lu leases at once, %lu cuts, %lu operations, the longest %lu ms\n", n_leases, cuts, operations,
-                  longest_ms);
+    live_for(seconds ? strtoull(seconds, NULL, 0) : 5);
+    print_message("%lu leases at once, %lu at last; %lu answers, the longest after %lu ms; %lu cuts\n", n_leases,
+                  n_leases_last, answers, longest_request_ms, cuts);
+    print_message("%lu operations, %lu waited, the longest %lu ms; %lu interrupted, %lu refused\n", operations, waits,
+                  longest_operation_ms, interrupted, refused);
     UNTIL(world.holds == 0);
     assert_int_equal(collisions, 0);
-    assert_true(longest_ms < RECALL_MS + LATE_MS);
+    assert_true(waits && interrupted && refused);
+    assert_true(longest_operation_ms < RECALL_MS + LATE_MS);
+    assert_true(longest_request_ms < LATE_MS);
     world_end();
 }
 
