@@ -15,6 +15,7 @@
  * destination takes it. leasefs_clone() does both.
  */
 
+#include <fcntl.h>
 #include <stdint.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -59,6 +60,30 @@ struct leasefs_falloc {
 #define LEASEFS_IOC_FALLOCATE _IOW('l', 0xe2, struct leasefs_falloc)
 
 #if defined(_POSIX_C_SOURCE) && _POSIX_C_SOURCE >= 200112L /* fsync() is declared */
+/* Linux forgets a file's size with the ioctls below and asks for it again, but
+ * takes no notice of an answer that crosses a notice about a lease: a mapping
+ * would end where the file ended before, or O_APPEND go there. So until what it
+ * has is what it is told (without _GNU_SOURCE: once). 0, or -1 and errno. */
+static inline int leasefs_renew_size(int fd)
+{
+#ifdef AT_STATX_DONT_SYNC
+    struct statx told, kept;
+
+    for (int i = 0; i < 1000; i++) {
+        if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_SIZE, &told) ||
+            statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_SIZE, &kept))
+            return -1;
+        if (told.stx_size == kept.stx_size)
+            break;
+    }
+    return 0;
+#else
+    struct stat unused;
+
+    return fstat(fd, &unused);
+#endif
+}
+
 /* All of `source` over the start of `destination`. What programs wrote to
  * mappings of either is written back first: what Linux would write later is not
  * in the source, and would be over the copy. 0, or -1 and errno. */
@@ -70,21 +95,20 @@ static inline int leasefs_clone(int source, int destination)
         return -1;
     if (ioctl(source, LEASEFS_IOC_CLONE_TOKEN, &all.source))
         return -1;
-    return ioctl(destination, LEASEFS_IOC_CLONE_RANGE, &all);
+    if (ioctl(destination, LEASEFS_IOC_CLONE_RANGE, &all))
+        return -1;
+    return leasefs_renew_size(destination);
 }
 
 /* What programs wrote to mappings is written back first: it would be written to
- * where it no longer belongs. Linux is asked for the size afterwards, which it
- * has forgotten; until then, O_APPEND goes by the old one. 0, or -1 and
- * errno. */
+ * where it no longer belongs. 0, or -1 and errno. */
 static inline int leasefs_fallocate(int fd, int mode, uint64_t offset, uint64_t length)
 {
     struct leasefs_falloc range = {mode, 0, offset, length};
-    struct stat unused;
 
     if (fsync(fd) || ioctl(fd, LEASEFS_IOC_FALLOCATE, &range))
         return -1;
-    return fstat(fd, &unused);
+    return leasefs_renew_size(fd);
 }
 #endif
 
