@@ -50,27 +50,44 @@ static void append_locked(struct mail ***end, struct mail *mail)
     *end = &mail->next;
 }
 
+/* Is the control thread to be woken? Not for mail that it will find with other mail. */
+static bool needs_wake_locked(struct lease_service *service)
+{
+    bool needs = service->mail && !service->wake_pending;
+
+    service->wake_pending |= needs;
+    return needs;
+}
+
 void mail_post(struct lease_service *service, struct mail *mail)
 {
+    bool wake;
+
     pthread_mutex_lock(&service->lock);
     append_locked(&service->mail_end, mail);
+    wake = needs_wake_locked(service);
     pthread_mutex_unlock(&service->lock);
-    service_wake(service);
+    if (wake)
+        service_wake(service);
 }
 
 void mail_post_news(struct grant *grant, struct mail *mail)
 {
     struct lease_service *service = grant->service;
+    bool wake;
 
     pthread_mutex_lock(&service->lock);
     append_locked(grant->announced ? &service->mail_end : &grant->early_end, mail);
+    wake = needs_wake_locked(service);
     pthread_mutex_unlock(&service->lock);
-    service_wake(service);
+    if (wake)
+        service_wake(service);
 }
 
 void grant_announced(struct grant *grant)
 {
     struct lease_service *service = grant->service;
+    bool wake;
 
     pthread_mutex_lock(&service->lock);
     grant->announced = true;
@@ -80,8 +97,10 @@ void grant_announced(struct grant *grant)
         grant->early = NULL;
         grant->early_end = &grant->early;
     }
+    wake = needs_wake_locked(service);
     pthread_mutex_unlock(&service->lock);
-    service_wake(service);
+    if (wake)
+        service_wake(service);
 }
 
 void service_busy(struct lease_service *service)
@@ -107,6 +126,7 @@ static void deliver_all(struct lease_service *service)
     mail = service->mail;
     service->mail = NULL;
     service->mail_end = &service->mail;
+    service->wake_pending = false;
     pthread_mutex_unlock(&service->lock);
     for (; mail; mail = next) {
         next = mail->next;
@@ -116,14 +136,15 @@ static void deliver_all(struct lease_service *service)
 
 /* ---- the clock ---- */
 
+/* The timer is set nearer, never farther: most leases are returned long before they expire, and each would set it once
+ * more and wake this thread for that. It may ring for a deadline that is no more. */
 static void arm_timer(struct lease_service *service)
 {
     uint64_t deadline_ns = lease_next_deadline(service->table);
 
-    if (deadline_ns == UINT64_MAX) {
-        sd_event_source_set_enabled(service->timer, SD_EVENT_OFF);
+    if (deadline_ns >= atomic_load(&service->rings_at_ns))
         return;
-    }
+    atomic_store(&service->rings_at_ns, deadline_ns);
     sd_event_source_set_time(service->timer, deadline_ns / 1000 + 1);
     sd_event_source_set_enabled(service->timer, SD_EVENT_ONESHOT);
 }
@@ -133,6 +154,8 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *arg)
     struct lease_service *service = arg;
 
     (void)source, (void)usec;
+    /* First: a deadline that comes from now on wakes this thread, or is seen by arm_timer(). */
+    atomic_store(&service->rings_at_ns, UINT64_MAX);
     lease_tick(service->table, service_now_ns());
     arm_timer(service);
     return 0;
@@ -179,7 +202,8 @@ static void post(void *ctx, const struct lease_event *event)
         }
         break;
     case LEASE_EVENT_DEADLINE:
-        service_wake(service);
+        if (event->deadline_ns < atomic_load(&service->rings_at_ns))
+            service_wake(service);
         break;
     }
 }
@@ -262,6 +286,7 @@ int lease_service_new(const struct lease_service_config *config, struct lease_se
         return -ENOMEM;
     service->config = *config;
     service->mail_end = &service->mail;
+    atomic_init(&service->rings_at_ns, UINT64_MAX);
     service->listen_fd = service->wake_fd = -1;
     service->started_at_ns = service_now_ns();
     pthread_mutex_init(&service->lock, NULL);

@@ -50,16 +50,17 @@ struct lease_service {
     int listen_fd, wake_fd;
     char *control_path;
     uint64_t started_at_ns;
-    uint64_t last_session_id; /* control thread */
-    struct session *sessions; /* control thread */
+    uint64_t last_session_id;          /* control thread */
+    atomic_uint_least64_t rings_at_ns; /* of `timer`; set by the control thread. UINT64_MAX: never */
+    struct session *sessions;          /* control thread */
     size_t n_sessions;
 
     pthread_mutex_t lock;
     pthread_cond_t idle; /* `busy` became 0 */
     struct mail *mail, **mail_end;
     struct grant *grants_by_id;
-    size_t busy; /* sessions, requests and grants that exist */
-    bool wake_pending;
+    size_t busy;       /* sessions, requests and grants that exist */
+    bool wake_pending; /* the control thread has been woken for `mail` */
 };
 
 struct session_file { /* made by "create", nameless until published */

@@ -235,6 +235,27 @@ static void a_silent_holder_is_revoked_at_the_deadline_and_told_so(void **state)
     world_end();
 }
 
+/* Nothing but the clock wakes the service for it; each expires later than the one before. */
+static void leases_that_nobody_renews_expire_one_after_the_other(void **state)
+{
+    struct lease_service_config config = world_config();
+    struct client holder;
+
+    (void)state;
+    config.limits.lease_time_ns = 50 * MS;
+    world_start(&config);
+    client_open(&holder);
+    for (int i = 0; i < 3; i++) {
+        int64_t lease = client_lease(&holder, "/a", "read");
+        json_t *notice = client_notice(&holder, "revoked", lease);
+
+        assert_string_equal(json_string_value(member(notice, "params", "reason")), "expired");
+        json_decref(notice);
+    }
+    client_hang_up(&holder);
+    world_end();
+}
+
 static void recall_while_granting(struct world *w, uint64_t first_byte)
 {
     struct lease_range range = {first_byte, BLOCK};
@@ -530,6 +551,7 @@ int main(void)
         STORY(a_recall_that_nobody_waits_for_any_more_is_taken_back),
         cmocka_unit_test(threads_stuck_in_the_device_hold_up_no_lease_that_ends_later),
         cmocka_unit_test(a_silent_holder_is_revoked_at_the_deadline_and_told_so),
+        cmocka_unit_test(leases_that_nobody_renews_expire_one_after_the_other),
         STORY(a_recall_that_meets_a_grant_is_told_after_the_grant),
         STORY(a_revocation_that_meets_a_grant_is_told_after_the_grant),
         STORY(a_lease_that_wishes_so_is_orphaned_and_told_where),
