@@ -31,6 +31,7 @@ enum lock_rank {
     LOCK_TURN,                  /* turn.lock: who reads requests; passed on with inodes locked */
     LOCK_CLONE_TOKENS,          /* clone_tokens.lock: who may clone from which file */
     LOCK_SERVICE,               /* lease_service.lock: mail for the control thread, grants by id */
+    LOCK_OUTPUT,                /* session.output_lock: what a client is still to be sent, whose turn it is to send */
     LOCK_WORKQUEUE,             /* workqueue.lock */
     LOCK_HELPERS,               /* helper_pool.lock */
     LOCK_WATCHDOG,              /* watchdog.lock: calls on the device that somebody watches */

@@ -5,12 +5,14 @@
 /*
  * The control service from inside. Who owns what:
  *
- *   control thread         sockets, buffers, the list of sessions; the only one that sends
+ *   control thread         sockets, input, the list of sessions
  *   service.lock (leaf)    mail for the control thread, grants by lease id, returns that wait, files of sessions
  *   session.requests_lock  its requests under way; outside the lease table's lock
- *   reference counts       sessions (connection, each request under way, each grant) and grants (table, notice)
+ *   session.output_lock    (leaf) what is still to be sent, and whose turn it is: the control thread's, or that of a
+ * worker who has an answer and finds nothing before it (session_mail()) reference counts       sessions (connection,
+ * each request under way, each grant) and grants (table, notice)
  *
- * Other threads reach a client by mail: mail_post() wakes the control thread.
+ * What else other threads have for a client goes by mail: mail_post() wakes the control thread.
  */
 
 #include <gnutls/gnutls.h>
@@ -88,15 +90,20 @@ struct session {
     size_t n_files;
 
     /* control thread */
-    int fd;
-    gnutls_session_t tls; /* of a remote client */
-    bool tls_stuck;       /* the last record is still to be sent on */
+    bool tls_stuck; /* the last record is still to be sent on */
     uint64_t heard_at_ns;
     sd_event_source *io, *timeout;
     char *in;
     size_t in_length;
+
+    pthread_mutex_t output_lock;
+    int fd, ended_fd;     /* fd -1: ended. Changed by the control thread with output_lock */
+    gnutls_session_t tls; /* of a remote client; likewise */
+    /* output_lock; the control thread's while it sends */
     char *out;
     size_t out_length, out_sent, out_size;
+    bool sending;    /* somebody is, without the lock */
+    unsigned mailed; /* messages that the control thread is still to find: none overtakes them */
 
     struct work close;
 };
@@ -136,8 +143,8 @@ struct grant {
     uint32_t sequence; /* at its end */
     struct work fence;
     struct mail notice;
-    bool notice_queued;               /* service.lock */
-    bool announced;                   /* service.lock: its answer is in the mail, so that news of it may follow */
+    bool notice_queued; /* service.lock */
+    bool announced;     /* service.lock: its answer is sent or in the mail, so that news of it may follow */
     struct mail *early, **early_end;  /* service.lock: news from before that */
     struct lease_range told_orphaned; /* control thread: what the holder was told last */
     bool told_recall;                 /* control thread: what the holder was told last */
@@ -207,8 +214,8 @@ struct session *session_find(struct lease_service *service, uint64_t session_id)
 bool session_same_key(const struct session *a, const struct session *b);
 void session_send(struct session *session, json_t *message);                     /* control thread; steals message */
 void session_answer(struct session *session, const json_t *id, json_t *message); /* the same; nothing without an id */
-void session_mail(struct session *session, json_t *message);                     /* any thread; steals message */
-struct mail *session_letter(struct session *session, json_t *message);           /* steals message. NULL: no memory */
+void session_mail(struct session *session, json_t *message);           /* any thread, without locks; steals message */
+struct mail *session_letter(struct session *session, json_t *message); /* steals message. NULL: no memory */
 
 /* methods.c: one line from a client. Control thread. */
 void methods_handle(struct session *session, const char *line, size_t length);

@@ -36,6 +36,7 @@ static void session_close(struct work *work)
         service->config.layout->close(service->config.fs, file->inode);
         free(file);
     }
+    close(session->ended_fd);
     if (!session->key)
         free((void *)session->who.groups);
     client_key_unref(session->key);
@@ -43,6 +44,7 @@ static void session_close(struct work *work)
     free(session->in);
     free(session->out);
     pthread_mutex_destroy(&session->requests_lock);
+    pthread_mutex_destroy(&session->output_lock);
     free(session);
     service_idle(service);
 }
@@ -67,6 +69,21 @@ bool session_same_key(const struct session *a, const struct session *b)
     return a->key && b->key && strcmp(a->key->name, b->key->name) == 0;
 }
 
+/* The descriptor is closed with the last reference: a worker may be about to send an answer to it. */
+static void end_connection(struct session *session)
+{
+    if (session->tls) {
+        gnutls_bye(session->tls, GNUTLS_SHUT_WR); /* as far as the socket takes it */
+        gnutls_deinit(session->tls);
+    }
+    pthread_mutex_lock(&session->output_lock);
+    session->tls = NULL;
+    session->ended_fd = session->fd;
+    session->fd = -1;
+    pthread_mutex_unlock(&session->output_lock);
+    shutdown(session->ended_fd, SHUT_RDWR);
+}
+
 /* The client is gone: its leases go the way of a return, fence first (I6). */
 void session_end(struct session *session)
 {
@@ -77,13 +94,7 @@ void session_end(struct session *session)
     atomic_store(&session->ended, true);
     session->io = sd_event_source_disable_unref(session->io);
     session->timeout = sd_event_source_disable_unref(session->timeout);
-    if (session->tls) {
-        gnutls_bye(session->tls, GNUTLS_SHUT_WR); /* as far as the socket takes it */
-        gnutls_deinit(session->tls);
-        session->tls = NULL;
-    }
-    close(session->fd);
-    session->fd = -1;
+    end_connection(session);
     *session->prev = session->next;
     if (session->next)
         session->next->prev = session->prev;
@@ -101,47 +112,89 @@ void session_end_all(struct lease_service *service)
 
 /* ---- output ---- */
 
+static ssize_t send_plain(int fd, const char *bytes, size_t length)
+{
+    ssize_t sent;
+
+    do
+        sent = send(fd, bytes, length, MSG_NOSIGNAL | MSG_DONTWAIT);
+    while (sent < 0 && errno == EINTR);
+    return sent < 0 ? -errno : sent;
+}
+
 /* Bytes, or a negative errno; -EAGAIN: not now. */
 static ssize_t send_some(struct session *session, const char *bytes, size_t length)
 {
     ssize_t sent;
 
-    if (session->tls) {
-        /* GnuTLS has the record that it could not send and only wants to be asked again. */
-        sent = session->tls_stuck ? tls_send(session->tls, NULL, 0) : tls_send(session->tls, bytes, length);
-        session->tls_stuck = sent == -EAGAIN;
-        return sent;
-    }
-    do
-        sent = send(session->fd, bytes, length, MSG_NOSIGNAL | MSG_DONTWAIT);
-    while (sent < 0 && errno == EINTR);
-    return sent < 0 ? -errno : sent;
+    if (!session->tls)
+        return send_plain(session->fd, bytes, length);
+    /* GnuTLS has the record that it could not send and only wants to be asked again. */
+    sent = session->tls_stuck ? tls_send(session->tls, NULL, 0) : tls_send(session->tls, bytes, length);
+    session->tls_stuck = sent == -EAGAIN;
+    return sent;
 }
 
-static int flush_output(struct session *session)
+static bool begin_sending(struct session *session)
+{
+    bool mine;
+
+    pthread_mutex_lock(&session->output_lock);
+    mine = !session->sending;
+    session->sending = true;
+    pthread_mutex_unlock(&session->output_lock);
+    return mine;
+}
+
+static void end_sending(struct session *session)
+{
+    pthread_mutex_lock(&session->output_lock);
+    session->sending = false;
+    pthread_mutex_unlock(&session->output_lock);
+}
+
+/* 0: all is sent. */
+static int send_output(struct session *session)
 {
     while (session->out_sent < session->out_length) {
         ssize_t sent = send_some(session, session->out + session->out_sent, session->out_length - session->out_sent);
 
         if (sent < 0)
-            return sent == -EAGAIN ? sd_event_source_set_io_events(session->io, EPOLLIN | EPOLLOUT) : (int)sent;
+            return (int)sent;
         session->out_sent += (size_t)sent;
     }
     session->out_sent = session->out_length = 0;
-    return sd_event_source_set_io_events(session->io, EPOLLIN);
+    return 0;
 }
 
-static int append_output(struct session *session, const char *text, size_t length)
+/* Control thread. */
+static int flush_output(struct session *session)
 {
+    int error;
+
+    if (!begin_sending(session))
+        return 0; /* whoever sends comes back to the rest */
+    error = send_output(session);
+    end_sending(session);
+    if (error && error != -EAGAIN)
+        return error;
+    return sd_event_source_set_io_events(session->io, error ? EPOLLIN | EPOLLOUT : EPOLLIN);
+}
+
+/* Behind what is to be sent, or before it. */
+static int insert_output_locked(struct session *session, bool before, const char *bytes, size_t length)
+{
+    char *place;
+
     if (session->out_sent) {
         session->out_length -= session->out_sent;
         memmove(session->out, session->out + session->out_sent, session->out_length);
         session->out_sent = 0;
     }
-    if (length + 1 > SESSION_MAX_OUTPUT - session->out_length)
+    if (length > SESSION_MAX_OUTPUT - session->out_length)
         return -ENOBUFS;
-    if (session->out_length + length + 1 > session->out_size) {
-        size_t size = 2 * (session->out_length + length + 1);
+    if (session->out_length + length > session->out_size) {
+        size_t size = 2 * (session->out_length + length);
         char *bigger = realloc(session->out, size);
 
         if (!bigger)
@@ -149,27 +202,47 @@ static int append_output(struct session *session, const char *text, size_t lengt
         session->out = bigger;
         session->out_size = size;
     }
-    memcpy(session->out + session->out_length, text, length);
-    session->out[session->out_length + length] = '\n';
-    session->out_length += length + 1;
+    place = session->out + (before ? 0 : session->out_length);
+    memmove(place + length, place, before ? session->out_length : 0);
+    memcpy(place, bytes, length);
+    session->out_length += length;
     return 0;
+}
+
+/* NULL: no memory. */
+static char *line_of(const json_t *message, size_t *ret_length)
+{
+    size_t length = message ? json_dumpb(message, NULL, 0, JSON_COMPACT) : 0;
+    char *line = length ? malloc(length + 1) : NULL;
+
+    if (!line || json_dumpb(message, line, length, JSON_COMPACT) != length) {
+        free(line);
+        return NULL;
+    }
+    line[length] = '\n';
+    *ret_length = length + 1;
+    return line;
 }
 
 void session_send(struct session *session, json_t *message)
 {
-    char *text = message ? json_dumps(message, JSON_COMPACT) : NULL;
+    size_t length;
+    char *line = line_of(message, &length);
     int error = -ENOMEM;
 
     json_decref(message);
     if (session->fd >= 0) {
-        if (text)
-            error = append_output(session, text, strlen(text));
+        if (line) {
+            pthread_mutex_lock(&session->output_lock);
+            error = insert_output_locked(session, false, line, length);
+            pthread_mutex_unlock(&session->output_lock);
+        }
         if (!error)
             error = flush_output(session);
         if (error < 0) /* a lost reply would leave the client waiting: better it learns now */
             shutdown(session->fd, SHUT_RDWR);
     }
-    free(text);
+    free(line);
 }
 
 void session_answer(struct session *session, const json_t *id, json_t *message)
@@ -184,18 +257,26 @@ struct message_mail {
     struct mail mail;
     struct session *session;
     json_t *message;
+    bool rest; /* no message: what is left to be sent */
 };
 
 static void deliver_message(struct mail *mail)
 {
     struct message_mail *m = container(mail, struct message_mail, mail);
+    struct session *session = m->session;
 
-    session_send(m->session, m->message);
-    session_unref(m->session);
+    pthread_mutex_lock(&session->output_lock);
+    session->mailed--;
+    pthread_mutex_unlock(&session->output_lock);
+    if (!m->rest)
+        session_send(session, m->message);
+    else if (session->fd >= 0 && flush_output(session) < 0)
+        shutdown(session->fd, SHUT_RDWR);
+    session_unref(session);
     free(m);
 }
 
-struct mail *session_letter(struct session *session, json_t *message)
+static struct mail *make_letter(struct session *session, json_t *message, bool rest)
 {
     struct message_mail *m = calloc(1, sizeof(*m));
 
@@ -206,13 +287,90 @@ struct mail *session_letter(struct session *session, json_t *message)
     m->mail.deliver = deliver_message;
     m->session = session_ref(session);
     m->message = message;
+    m->rest = rest;
+    pthread_mutex_lock(&session->output_lock);
+    session->mailed++;
+    pthread_mutex_unlock(&session->output_lock);
     return &m->mail;
+}
+
+struct mail *session_letter(struct session *session, json_t *message)
+{
+    return make_letter(session, message, false);
+}
+
+/* The turn to send, if nothing is to be sent before; -1: there is, or the client is gone. */
+static int begin_sending_first(struct session *session)
+{
+    int fd = -1;
+
+    pthread_mutex_lock(&session->output_lock);
+    /* A TLS session is for one thread. */
+    if (session->fd >= 0 && !session->tls && !session->sending && !session->mailed && !session->out_length) {
+        session->sending = true;
+        fd = session->fd;
+    }
+    pthread_mutex_unlock(&session->output_lock);
+    return fd;
+}
+
+static int keep_rest(struct session *session, const char *rest, size_t length)
+{
+    int error = 0;
+
+    pthread_mutex_lock(&session->output_lock);
+    if (length && session->fd >= 0)
+        error = insert_output_locked(session, true, rest, length);
+    pthread_mutex_unlock(&session->output_lock);
+    return error;
+}
+
+/* True: the control thread has something to send. */
+static bool end_sending_first(struct session *session)
+{
+    bool more;
+
+    pthread_mutex_lock(&session->output_lock);
+    session->sending = false;
+    more = session->fd >= 0 && session->out_length > 0;
+    pthread_mutex_unlock(&session->output_lock);
+    return more;
+}
+
+/* The answer from the thread that has it: one thread less to wake. False: it has to go by mail. */
+static bool send_first(struct session *session, const json_t *message)
+{
+    int fd = begin_sending_first(session);
+    struct mail *rest;
+    size_t length;
+    ssize_t sent;
+    char *line;
+
+    if (fd < 0)
+        return false;
+    line = line_of(message, &length);
+    sent = line ? send_plain(fd, line, length) : -ENOMEM;
+    if (sent == -EAGAIN)
+        sent = 0;
+    if (sent >= 0)
+        sent = keep_rest(session, line + sent, length - (size_t)sent);
+    if (sent < 0) /* as in session_send() */
+        shutdown(fd, SHUT_RDWR);
+    free(line);
+    if (end_sending_first(session) && (rest = make_letter(session, NULL, true)))
+        mail_post(session->service, rest);
+    return true;
 }
 
 void session_mail(struct session *session, json_t *message)
 {
-    struct mail *letter = session_letter(session, message);
+    struct mail *letter;
 
+    if (send_first(session, message)) {
+        json_decref(message);
+        return;
+    }
+    letter = session_letter(session, message);
     if (letter)
         mail_post(session->service, letter);
 }
@@ -385,6 +543,8 @@ int session_new(struct lease_service *service, const struct session_peer *peer)
     atomic_init(&session->refs, 1);
     pthread_mutex_init(&session->requests_lock, NULL);
     lock_rank(&session->requests_lock, LOCK_REQUESTS, 0);
+    pthread_mutex_init(&session->output_lock, NULL);
+    lock_rank(&session->output_lock, LOCK_OUTPUT, 0);
     session->in = malloc(LEASEFS_MAX_MESSAGE);
     if (!session->in)
         goto undo;
@@ -419,6 +579,7 @@ undo:
         free((void *)session->who.groups);
     free(session->in);
     pthread_mutex_destroy(&session->requests_lock);
+    pthread_mutex_destroy(&session->output_lock);
     free(session);
     return error;
 }

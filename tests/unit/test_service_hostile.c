@@ -3,6 +3,7 @@
 /* What clients must not be able to do to the control service, and what the start must not do to others' files. */
 #include "service_fixture.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -295,6 +296,48 @@ static void a_flood_of_requests_is_answered_or_refused_one_by_one(void **state)
     free(lines);
 }
 
+/* Workers, and between them the service's own thread, send what they have for it until its socket is full. */
+static void answers_wait_for_a_slow_reader_and_stay_whole(void **state)
+{
+    enum { REQUESTS = 200, DIGITS = 50000 };
+    char *line = malloc(LEASEFS_MAX_MESSAGE);
+    struct client slow;
+    bool seen[REQUESTS] = {false};
+
+    (void)state;
+    assert_non_null(line);
+    client_open(&slow);
+    for (int i = 0; i < REQUESTS; i++) { /* each answer repeats the id */
+        snprintf(line, LEASEFS_MAX_MESSAGE, "{\"jsonrpc\":\"2.0\",\"id\":\"%0*d\",\"method\":\"%s\"}\n", DIGITS, i,
+                 i % 2 ? "probe" : "none");
+        client_say(&slow, line);
+    }
+    for (int i = 0; i < REQUESTS; i++) {
+        json_t *message = client_hear(&slow);
+        const char *id = json_string_value(json_object_get(message, "id"));
+
+        assert_int_equal(strlen(id), DIGITS);
+        assert_in_range(atoi(id + DIGITS - 9), 0, REQUESTS - 1);
+        assert_false(seen[atoi(id + DIGITS - 9)]);
+        seen[atoi(id + DIGITS - 9)] = true;
+        json_decref(message);
+    }
+    client_hang_up(&slow);
+    free(line);
+}
+
+static int open_descriptors(void)
+{
+    DIR *directory = opendir("/proc/self/fd");
+    int n = 0;
+
+    assert_non_null(directory);
+    while (readdir(directory))
+        n++;
+    closedir(directory);
+    return n;
+}
+
 static void a_session_has_a_limited_number_of_requests_that_wait(void **state)
 {
     enum { REQUESTS = 1024 };
@@ -318,6 +361,7 @@ static void a_session_has_a_limited_number_of_requests_that_wait(void **state)
 
 static void who_asks_and_does_not_stay_for_the_answer_hurts_nobody(void **state)
 {
+    int descriptors = open_descriptors();
     struct client hasty;
 
     (void)state;
@@ -328,6 +372,7 @@ static void who_asks_and_does_not_stay_for_the_answer_hurts_nobody(void **state)
         client_hang_up(&hasty); /* SIGPIPE would end this process, as it would the daemon */
     }
     UNTIL(world.pins == 0 && world.holds == 0);
+    UNTIL(open_descriptors() == descriptors);
 }
 
 static void too_many_connections_are_turned_away_with_a_word(void **state)
@@ -525,6 +570,7 @@ int main(void)
         HOSTILE(deep_nesting_is_refused),
         HOSTILE(a_reader_too_slow_for_its_answers_is_dropped),
         HOSTILE(a_flood_of_requests_is_answered_or_refused_one_by_one),
+        HOSTILE(answers_wait_for_a_slow_reader_and_stay_whole),
         HOSTILE(a_session_has_a_limited_number_of_requests_that_wait),
         HOSTILE(who_asks_and_does_not_stay_for_the_answer_hurts_nobody),
         HOSTILE(too_many_connections_are_turned_away_with_a_word),
