@@ -43,7 +43,7 @@ enum lock_rank {
     LOCK_DEVICE,  /* device.lock: the client's registered buffers */
     LOCK_CONN,    /* conn.lock: work requests under way; held across ibv_post_send (it keeps their order) */
     LOCK_CONN_CM, /* conn.cm_lock: held across rdma_disconnect and rdma_destroy_qp (keeps them apart) */
-    LOCK_RPC,     /* rpc.lock: calls that wait for an answer */
+    LOCK_RPC,     /* rpc.lock: calls that wait for an answer, whose turn it is to read */
     LOCK_CHANNEL, /* channel.lock: the TLS session, whose turn it is to send; held across non-blocking sends */
 };
 

@@ -400,3 +400,32 @@ ssize_t channel_receive(struct channel *channel, void *buffer, size_t size)
     pthread_mutex_unlock(&channel->lock);
     return got;
 }
+
+ssize_t channel_await(struct channel *channel, void *buffer, size_t size)
+{
+    struct pollfd ready = {.fd = channel->fd, .events = POLLIN};
+    ssize_t got;
+
+    if (!channel->tls) { /* its descriptor blocks */
+        do
+            got = recv(channel->fd, buffer, size, 0);
+        while (got < 0 && errno == EINTR);
+        return got < 0 ? -errno : got;
+    }
+    while ((got = channel_receive(channel, buffer, size)) == -EAGAIN)
+        if (poll(&ready, 1, -1) < 0 && errno != EINTR)
+            return -errno;
+    return got;
+}
+
+bool channel_buffers(struct channel *channel)
+{
+    bool buffers;
+
+    if (!channel->tls)
+        return false;
+    pthread_mutex_lock(&channel->lock);
+    buffers = gnutls_record_check_pending(channel->tls) > 0;
+    pthread_mutex_unlock(&channel->lock);
+    return buffers;
+}

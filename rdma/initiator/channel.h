@@ -5,10 +5,11 @@
 /*
  * The bytes of the control connection: a Unix socket, or TCP with TLS 1.3 (lease/tls.h).
  *
- * One thread receives, any number send; what one call sends stays in one piece. One leaf lock: it guards the TLS
- * session and whose turn it is to send, and is held across system calls that do not block, never while waiting.
+ * One thread at a time receives, any number send; what one call sends stays in one piece. One leaf lock: it guards the
+ * TLS session and whose turn it is to send, and is held across system calls that do not block, never while waiting.
  */
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -34,6 +35,11 @@ int channel_send(struct channel *channel, const char *bytes, size_t length);
 /* Never blocks. Bytes; 0: the end; a negative errno. To be called until -EAGAIN: what TLS has decrypted already makes
  * no descriptor readable. */
 ssize_t channel_receive(struct channel *channel, void *buffer, size_t size);
+
+/* Waits for bytes first: as long as the connection lasts. */
+ssize_t channel_await(struct channel *channel, void *buffer, size_t size);
+/* Are there bytes that make no descriptor readable? */
+bool channel_buffers(struct channel *channel);
 
 /* Makes the receiving thread see the end. Any thread. */
 void channel_shut_down(struct channel *channel);

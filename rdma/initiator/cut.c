@@ -60,7 +60,7 @@ static bool leaves_it_as_it_is(int status)
     return status == -EMFILE || status == -EPERM || status == -EINVAL;
 }
 
-/* On the session's thread, so that a recall on the heels of the answer finds the pieces. */
+/* On the thread that reads the answer, so that a recall on the heels of the answer finds the pieces. */
 static void on_cut(struct rpc_call *call)
 {
     struct cut *cut = call->arg;
@@ -129,6 +129,7 @@ static int await_answer(struct cut *cut)
 {
     struct leasefs_session *session = cut->lease->session;
 
+    rpc_read_along(session->rpc, &cut->call);
     pthread_mutex_lock(&session->lock);
     while (!cut->done)
         pthread_cond_wait(&session->changed, &session->lock);
@@ -145,7 +146,7 @@ static int await_answer(struct cut *cut)
 /* Steals params, which lack the lease. */
 static int cut_lease(struct leasefs_lease *lease, json_t *params, bool may_split, struct leasefs_lease **ret_rest)
 {
-    struct cut cut = {.lease = lease, .call = {.complete = on_cut, .arg = &cut}};
+    struct cut cut = {.lease = lease, .call = {.complete = on_cut, .arg = &cut, .anywhere = true}};
     int status = session_may_block(lease->session);
 
     if (!status && may_split && !(cut.rest = lease_like(lease)))

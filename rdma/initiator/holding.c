@@ -87,6 +87,7 @@ void holding_send_return(struct leasefs_lease *lease)
     leasefs_lease_layout(lease, &layout);
     lease->return_call.complete = on_returned;
     lease->return_call.arg = lease;
+    lease->return_call.anywhere = true;
     if (rpc_start(
             lease->session->rpc, LEASEFS_METHOD_RETURN,
             json_pack("{s:I, s:I}", "lease", (json_int_t)layout.lease_id, "sequence", (json_int_t)layout.sequence),
@@ -103,7 +104,7 @@ static bool begin_return_locked(struct leasefs_lease *lease)
     return holding_return_due_locked(lease);
 }
 
-void holding_return(struct leasefs_lease *lease)
+bool holding_return(struct leasefs_lease *lease)
 {
     struct leasefs_session *session = lease->session;
     bool due;
@@ -113,6 +114,7 @@ void holding_return(struct leasefs_lease *lease)
     pthread_mutex_unlock(&session->lock);
     if (due)
         holding_send_return(lease);
+    return due;
 }
 
 static bool all_at_rest_locked(const struct leasefs_session *session)
@@ -351,6 +353,7 @@ uint64_t lease_renew_due(struct leasefs_session *session, uint64_t now_ns)
         }
         next = lease->next;
     }
+    session->looks_at_ns = next_ns;
     pthread_mutex_unlock(&session->lock);
     return next_ns;
 }

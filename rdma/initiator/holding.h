@@ -13,8 +13,8 @@ void holding_extend_locked(struct leasefs_lease *lease, uint64_t sent_at_ns);
 /* -> ENDED, once; later ends change nothing. */
 void holding_end_locked(struct leasefs_lease *lease, int status, const char *reason);
 
-/* ACTIVE -> RETURNING. Does not wait. */
-void holding_return(struct leasefs_lease *lease);
+/* ACTIVE -> RETURNING. Does not wait. True: return_call was sent just now. */
+bool holding_return(struct leasefs_lease *lease);
 
 /* Is it time to send the return request? Then the caller sends it, after dropping the lock; the lease is pinned. */
 bool holding_return_due_locked(struct leasefs_lease *lease);

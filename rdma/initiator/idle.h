@@ -22,7 +22,7 @@
 bool idle_keep(struct leasefs_lease *lease);
 
 /* A kept lease that looks like the one that is asked for, taken and pinned; NULL: none does. It is either taken up
- * (idle_take_up_locked(), on the session's thread), or idle_give_back() must follow. */
+ * (idle_take_up_locked(), on the thread that reads the answer), or idle_give_back() must follow. */
 struct leasefs_lease *idle_take(struct leasefs_session *session, const char *path,
                                 const struct leasefs_lease_options *options);
 /* The server has answered `asking` with the kept lease. false: it has ended here meanwhile. */

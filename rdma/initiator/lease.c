@@ -75,13 +75,14 @@ int lease_parse_grant(json_t *result, struct leasefs_layout *ret_layout)
     return 0;
 }
 
-/* On the session's thread, so that a recall on the heels of the grant finds the lease. */
+/* On the thread that reads the answer, so that a recall on its heels finds the lease. */
 static void on_granted(struct rpc_call *call)
 {
     struct leasefs_lease *lease = call->arg;
     struct leasefs_session *session = lease->session;
     struct leasefs_layout layout;
     int status = call->status ? call->status : lease_parse_grant(call->result, &layout);
+    bool wake = false;
 
     pthread_mutex_lock(&session->lock);
     if (status) {
@@ -96,10 +97,13 @@ static void on_granted(struct rpc_call *call)
         holding_extend_locked(lease, call->sent_at_ns);
         lease->next = session->leases;
         session->leases = lease;
+        wake = lease->renew_at_ns < session->looks_at_ns;
     }
     lease->pins--;
     pthread_cond_broadcast(&session->changed);
     pthread_mutex_unlock(&session->lock);
+    if (wake)
+        session_wake(session);
 }
 
 static json_t *lease_params(const struct leasefs_lease *lease, const char *path)
@@ -143,10 +147,12 @@ static int acquire(struct leasefs_lease *lease, const char *path, struct leasefs
     }
     lease->open_call.complete = on_granted;
     lease->open_call.arg = lease;
+    lease->open_call.anywhere = true;
     lease->pins = 1;
     status = rpc_start(session->rpc, LEASEFS_METHOD_LEASE, params, &lease->open_call);
     if (status)
         goto undo_lease;
+    rpc_read_along(session->rpc, &lease->open_call);
     pthread_mutex_lock(&session->lock);
     while (lease->pins && !lease->granted)
         pthread_cond_wait(&session->changed, &session->lock);
@@ -399,7 +405,8 @@ int leasefs_lease_return(struct leasefs_lease *lease)
         return status;
     if (idle_keep(lease))
         return 0;
-    holding_return(lease);
+    if (holding_return(lease))
+        rpc_read_along(session->rpc, &lease->return_call);
     pthread_mutex_lock(&session->lock);
     while (!holding_at_rest_locked(lease))
         pthread_cond_wait(&session->changed, &session->lock);

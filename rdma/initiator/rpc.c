@@ -5,6 +5,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
 
 #include "lease/lock_order.h"
 #include "rdma/initiator/channel.h"
@@ -14,17 +16,59 @@
 
 struct rpc {
     struct channel *channel;
+    int watch_fd;
+    void (*wake)(void *arg); /* NULL: callers do not read */
+    void *wake_arg;
 
     pthread_mutex_t lock;
     pthread_cond_t ended;
     struct rpc_call *calls;
     int64_t next_id;
     bool broken;
+    bool reading; /* somebody is */
+    bool left;    /* something in `input` or the channel, or an error, is for the session's thread */
 
-    /* The receiving thread's own. */
+    /* Of whoever reads. */
     char *input;
     size_t filled, size, scanned;
 };
+
+/* What a thread may do with what it reads. */
+struct reader {
+    rpc_notify *notify; /* NULL: a caller, who reads along */
+    void *arg;
+};
+
+#define LEFT_TO_SESSION 1 /* status of a caller: it stopped before a line */
+
+static int control_watch(struct rpc *rpc, int operation, uint32_t events)
+{
+    struct epoll_event event = {.events = events};
+
+    return epoll_ctl(rpc->watch_fd, operation, channel_fd(rpc->channel), &event);
+}
+
+/* Is the session's thread to wake for what comes? (It does for the connection's end.) */
+static void watch(struct rpc *rpc, bool watched)
+{
+    control_watch(rpc, EPOLL_CTL_MOD, watched ? EPOLLIN : 0); /* needs no memory: does not fail */
+}
+
+/* On failure the channel is freed. */
+static int make_watch(struct rpc *rpc)
+{
+    int status = 0;
+
+    rpc->watch_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (rpc->watch_fd < 0 || control_watch(rpc, EPOLL_CTL_ADD, EPOLLIN) < 0)
+        status = error_set(-errno, "no epoll set for the session: %m");
+    if (status) {
+        if (rpc->watch_fd >= 0)
+            close(rpc->watch_fd);
+        channel_free(rpc->channel);
+    }
+    return status;
+}
 
 int rpc_connect(const struct leasefs_session_options *options, struct rpc **ret_rpc)
 {
@@ -37,6 +81,8 @@ int rpc_connect(const struct leasefs_session_options *options, struct rpc **ret_
         status = channel_open_tls(options->server, options->key, &rpc->channel);
     else
         status = channel_open_unix(options->control, &rpc->channel);
+    if (!status)
+        status = make_watch(rpc);
     if (status) {
         free(rpc);
         return status;
@@ -53,6 +99,7 @@ void rpc_free(struct rpc *rpc)
 {
     if (!rpc)
         return;
+    close(rpc->watch_fd);
     channel_free(rpc->channel);
     pthread_cond_destroy(&rpc->ended);
     pthread_mutex_destroy(&rpc->lock);
@@ -63,6 +110,17 @@ void rpc_free(struct rpc *rpc)
 int rpc_fd(const struct rpc *rpc)
 {
     return channel_fd(rpc->channel);
+}
+
+int rpc_watch_fd(const struct rpc *rpc)
+{
+    return rpc->watch_fd;
+}
+
+void rpc_share(struct rpc *rpc, void (*wake)(void *arg), void *arg)
+{
+    rpc->wake_arg = arg;
+    rpc->wake = wake;
 }
 
 /* Adds the call to the list, so that a reply that comes at once finds it. */
@@ -82,19 +140,37 @@ static int enlist(struct rpc *rpc, struct rpc_call *call, int64_t *ret_id)
     return status;
 }
 
-/* Takes the call with this id out; NULL: there is none (any more). */
-static struct rpc_call *delist(struct rpc *rpc, int64_t id)
+static struct rpc_call **find_locked(struct rpc *rpc, int64_t id)
 {
-    struct rpc_call *call = NULL;
+    struct rpc_call **link = &rpc->calls;
+
+    while (*link && (*link)->id != id)
+        link = &(*link)->next;
+    return link;
+}
+
+static bool is_listed(struct rpc *rpc, int64_t id)
+{
+    bool listed;
 
     pthread_mutex_lock(&rpc->lock);
-    for (struct rpc_call **link = &rpc->calls; *link; link = &(*link)->next) {
-        if ((*link)->id == id) {
-            call = *link;
-            *link = call->next;
-            break;
-        }
-    }
+    listed = *find_locked(rpc, id);
+    pthread_mutex_unlock(&rpc->lock);
+    return listed;
+}
+
+/* Takes the call with this id out; NULL: there is none (any more), or it is not for a caller to end. */
+static struct rpc_call *delist(struct rpc *rpc, int64_t id, bool by_caller)
+{
+    struct rpc_call **link, *call;
+
+    pthread_mutex_lock(&rpc->lock);
+    link = find_locked(rpc, id);
+    call = *link;
+    if (call && by_caller && call->complete && !call->anywhere)
+        call = NULL;
+    if (call)
+        *link = call->next;
     pthread_mutex_unlock(&rpc->lock);
     return call;
 }
@@ -150,7 +226,7 @@ int rpc_start(struct rpc *rpc, const char *method, json_t *params, struct rpc_ca
     free(line);
     /* From the sending on the call may have ended and be gone. When the receiving thread was quicker to find out about
      * a failure, it has ended the call, and the caller hears of it that way. */
-    if (status && !delist(rpc, id))
+    if (status && !delist(rpc, id, false))
         status = 0;
     return status;
 }
@@ -176,6 +252,7 @@ static void end_call(struct rpc *rpc, struct rpc_call *call, int status, json_t 
 
 int rpc_wait(struct rpc *rpc, struct rpc_call *call)
 {
+    rpc_read_along(rpc, call);
     pthread_mutex_lock(&rpc->lock);
     while (!call->done)
         pthread_cond_wait(&rpc->ended, &rpc->lock);
@@ -234,15 +311,13 @@ static json_t *take(json_t *message, const char *key)
     return value;
 }
 
-static int dispatch_reply(struct rpc *rpc, json_t *message)
+static int dispatch_reply(struct rpc *rpc, json_t *message, const struct reader *reader)
 {
     json_t *id = json_object_get(message, "id");
     struct rpc_call *call;
     json_t *error, *result;
 
-    if (!json_is_integer(id))
-        return -EPROTO;
-    call = delist(rpc, json_integer_value(id));
+    call = json_is_integer(id) ? delist(rpc, json_integer_value(id), !reader->notify) : NULL;
     if (!call)
         return -EPROTO;
     error = take(message, "error");
@@ -260,7 +335,8 @@ static int dispatch_reply(struct rpc *rpc, json_t *message)
     return 0;
 }
 
-static int dispatch_line(struct rpc *rpc, const char *line, size_t length, rpc_notify *notify, void *arg)
+/* A caller ends calls and leaves all else as it is. */
+static int dispatch_line(struct rpc *rpc, const char *line, size_t length, const struct reader *reader)
 {
     json_t *message = json_loadb(line, length, JSON_REJECT_DUPLICATES, NULL);
     const char *method = json_string_value(json_object_get(message, "method"));
@@ -268,16 +344,18 @@ static int dispatch_line(struct rpc *rpc, const char *line, size_t length, rpc_n
 
     if (!json_is_object(message))
         status = -EPROTO;
-    else if (method)
-        notify(arg, method, json_object_get(message, "params"));
+    else if (!method)
+        status = dispatch_reply(rpc, message, reader);
+    else if (reader->notify)
+        reader->notify(reader->arg, method, json_object_get(message, "params"));
     else
-        status = dispatch_reply(rpc, message);
+        status = LEFT_TO_SESSION;
     json_decref(message);
-    return status;
+    return status && !reader->notify ? LEFT_TO_SESSION : status;
 }
 
 /* Cuts lines off the input and handles each. */
-static int dispatch_input(struct rpc *rpc, rpc_notify *notify, void *arg)
+static int dispatch_input(struct rpc *rpc, const struct reader *reader)
 {
     size_t start = 0;
     int status = 0;
@@ -286,12 +364,16 @@ static int dispatch_input(struct rpc *rpc, rpc_notify *notify, void *arg)
     while (!status && (end = memchr(rpc->input + rpc->scanned, '\n', rpc->filled - rpc->scanned))) {
         size_t after = (size_t)(end - rpc->input) + 1;
 
-        status = dispatch_line(rpc, rpc->input + start, after - 1 - start, notify, arg);
-        start = rpc->scanned = after;
+        status = dispatch_line(rpc, rpc->input + start, after - 1 - start, reader);
+        if (status != LEFT_TO_SESSION)
+            start = after;
+        rpc->scanned = start;
     }
+    if (!status)
+        rpc->scanned = rpc->filled;
     rpc->filled -= start;
     memmove(rpc->input, rpc->input + start, rpc->filled);
-    rpc->scanned = rpc->filled;
+    rpc->scanned -= start;
     return status;
 }
 
@@ -312,28 +394,77 @@ static int make_room(struct rpc *rpc)
     return 0;
 }
 
+/* Reads once. `wait`: until something comes. -EAGAIN: nothing has. */
+static int receive_once(struct rpc *rpc, bool wait, const struct reader *reader)
+{
+    int status = make_room(rpc);
+    ssize_t got;
+
+    if (status)
+        return status;
+    got = (wait ? channel_await : channel_receive)(rpc->channel, rpc->input + rpc->filled, rpc->size - rpc->filled);
+    if (got <= 0)
+        return got < 0 ? (int)got : -ECONNRESET;
+    rpc->filled += (size_t)got;
+    return dispatch_input(rpc, reader);
+}
+
+/* ---- whose turn it is to read ---- */
+
+static bool take_turn(struct rpc *rpc, bool by_caller)
+{
+    bool mine;
+
+    pthread_mutex_lock(&rpc->lock);
+    mine = !rpc->reading && !(by_caller && (rpc->left || rpc->broken));
+    if (mine) {
+        rpc->reading = true;
+        rpc->left = false;
+    }
+    pthread_mutex_unlock(&rpc->lock);
+    return mine;
+}
+
+static void give_turn_back(struct rpc *rpc, bool left)
+{
+    pthread_mutex_lock(&rpc->lock);
+    rpc->reading = false;
+    rpc->left = left;
+    pthread_mutex_unlock(&rpc->lock);
+}
+
+void rpc_read_along(struct rpc *rpc, const struct rpc_call *call)
+{
+    const struct reader caller = {.notify = NULL};
+    int64_t id = call->id;
+    int status = 0;
+    bool left;
+
+    if (!rpc->wake || !take_turn(rpc, true))
+        return;
+    watch(rpc, false);
+    while (!status && is_listed(rpc, id))
+        status = receive_once(rpc, true, &caller);
+    left = status || channel_buffers(rpc->channel);
+    watch(rpc, true);
+    give_turn_back(rpc, left);
+    if (left)
+        rpc->wake(rpc->wake_arg);
+}
+
 int rpc_receive(struct rpc *rpc, rpc_notify *notify, void *arg)
 {
+    const struct reader session = {notify, arg};
     int status;
 
-    for (;;) {
-        ssize_t got;
-
-        status = make_room(rpc);
-        if (status)
-            break;
-        got = channel_receive(rpc->channel, rpc->input + rpc->filled, rpc->size - rpc->filled);
-        if (got == -EAGAIN)
-            return 0;
-        if (got <= 0) {
-            status = got < 0 ? (int)got : -ECONNRESET;
-            break;
-        }
-        rpc->filled += (size_t)got;
-        status = dispatch_input(rpc, notify, arg);
-        if (status)
-            break;
-    }
+    if (!take_turn(rpc, false))
+        return 0;
+    status = rpc->filled ? dispatch_input(rpc, &session) : 0;
+    while (!status)
+        status = receive_once(rpc, false, &session);
+    give_turn_back(rpc, false);
+    if (status == -EAGAIN)
+        return 0;
     channel_shut_down(rpc->channel);
     rpc_break(rpc);
     return status;

@@ -3,10 +3,16 @@
 #define LEASEFS_INITIATOR_RPC_H
 
 /*
- * The control connection: requests go out from any thread, replies and notifications are read by one (the session's
- * thread, which calls rpc_receive()). A request is matched with its reply by its id.
+ * The control connection: requests go out from any thread. A request is matched with its reply by its id.
  *
- * One lock, a leaf: it guards the list of requests under way. The bytes are channel.h's.
+ * Who reads? The session's thread, by rpc_receive(), whatever comes; but while a caller waits for a reply, the first to
+ * do so reads in its place (rpc_read_along()), so that no thread is woken only to wake another. A caller goes on past
+ * replies to others that wait; at anything else, a notification, say, it stops, and leaves that and all behind it to
+ * the session's thread. So whatever may call a program's callbacks runs there, in the order in which it came.
+ *
+ *     rpc_watch_fd() is an epoll set of the socket, which a caller that reads takes out for as long.
+ *
+ * One lock, a leaf: it guards the list of requests under way and whose turn it is to read. The bytes are channel.h's.
  */
 
 #include <jansson.h>
@@ -20,12 +26,13 @@
 struct rpc;
 
 /* A request under way. The caller owns it, and keeps it until rpc_wait() or complete() has ended it. Zeroed but for
- * complete and arg before rpc_start(). */
+ * complete, arg and anywhere before rpc_start(). */
 struct rpc_call {
-    /* Called once, on the receiving thread (or, when the connection breaks, on the thread that finds out), with no
-     * lock held, before waiters wake. May be NULL. Last touch of the call when nobody waits for it. */
+    /* Called once, on the session's thread or, `anywhere`, on one that reads along, with no lock held, before waiters
+     * wake. May be NULL. Last touch of the call when nobody waits for it. */
     void (*complete)(struct rpc_call *call);
     void *arg;
+    bool anywhere; /* complete() calls no callback of the program's */
 
     const char *method; /* static storage, or as long-lived as the call */
     uint64_t sent_at_ns;
@@ -44,11 +51,19 @@ typedef void rpc_notify(void *arg, const char *method, const json_t *params);
 /* Connects to the server that `options` name: by TLS, or at `control`, which is not NULL then. Sets the thread's error
  * sentence. */
 int rpc_connect(const struct leasefs_session_options *options, struct rpc **ret_rpc);
-void rpc_free(struct rpc *rpc); /* no call may be under way; NULL is allowed */
-int rpc_fd(const struct rpc *rpc);
+void rpc_free(struct rpc *rpc);          /* no call may be under way; NULL is allowed */
+int rpc_fd(const struct rpc *rpc);       /* the socket, to shut it down */
+int rpc_watch_fd(const struct rpc *rpc); /* readable: rpc_receive() has something */
+
+/* From here on callers read along. wake(): has the session's thread call rpc_receive() though nothing is readable. */
+void rpc_share(struct rpc *rpc, void (*wake)(void *arg), void *arg);
 
 /* Sends. Steals `params` (NULL: none), also on failure. On failure complete() is not called. */
 int rpc_start(struct rpc *rpc, const char *method, json_t *params, struct rpc_call *call);
+
+/* Before waiting for complete(), by whoever keeps the call: reads until it has ended, if nobody else reads. It may not
+ * have ended yet. */
+void rpc_read_along(struct rpc *rpc, const struct rpc_call *call);
 
 /* Waits for the reply; returns call->status and sets the thread's error sentence when it is not 0. */
 int rpc_wait(struct rpc *rpc, struct rpc_call *call);
@@ -58,7 +73,8 @@ int rpc_call(struct rpc *rpc, const char *method, json_t *params, json_t **ret_r
 
 void rpc_call_clear(struct rpc_call *call);
 
-/* Reads what has arrived, ends calls, hands notifications over. -EAGAIN never: 0 when there is nothing more.
+/* Of the session's thread. Reads what has arrived, ends calls, hands notifications over. 0 when there is nothing more,
+ * or somebody else reads.
  * Another error: the connection is broken, every call under way has ended with -ENOTCONN. */
 int rpc_receive(struct rpc *rpc, rpc_notify *notify, void *arg);
 

@@ -56,6 +56,11 @@ void session_wake(struct leasefs_session *session)
         return;
 }
 
+static void wake_to_read(void *arg)
+{
+    session_wake(arg);
+}
+
 int session_may_block(const struct leasefs_session *session)
 {
     if (pthread_equal(pthread_self(), session->thread))
@@ -124,7 +129,7 @@ static void look_around(struct leasefs_session *session, bool *lost)
     struct conn *conn = watched_conn(session);
     struct pollfd fds[] = {
         {.fd = session->wake_fd, .events = POLLIN},
-        {.fd = *lost ? -1 : rpc_fd(session->rpc), .events = POLLIN},
+        {.fd = *lost ? -1 : rpc_watch_fd(session->rpc), .events = POLLIN},
         {.fd = conn ? conn_event_fd(conn) : -1, .events = POLLIN},
     };
     uint64_t woken;
@@ -132,7 +137,7 @@ static void look_around(struct leasefs_session *session, bool *lost)
     if (poll(fds, 3, poll_timeout(clock_now_ns(), next_ns)) > 0) {
         if (fds[0].revents && read(session->wake_fd, &woken, sizeof(woken)) < 0)
             woken = 0;
-        if (fds[1].revents && rpc_receive(session->rpc, on_notification, session)) {
+        if ((fds[1].revents || (fds[0].revents && !*lost)) && rpc_receive(session->rpc, on_notification, session)) {
             control_lost(session);
             *lost = true;
         }
@@ -248,6 +253,7 @@ int leasefs_session_open(const struct leasefs_session_options *options, struct l
     pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
     pthread_cond_init(&session->changed, &clock);
     pthread_condattr_destroy(&clock);
+    session->looks_at_ns = UINT64_MAX;
     session->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (session->wake_fd < 0) {
         status = error_set(-errno, "no event counter for the session: %m");
@@ -261,6 +267,7 @@ int leasefs_session_open(const struct leasefs_session_options *options, struct l
     status = rpc_connect(&where, &session->rpc);
     if (status)
         goto undo_session;
+    rpc_share(session->rpc, wake_to_read, session);
     status = start_thread(session);
     if (status)
         goto undo_session;

@@ -15,10 +15,10 @@
  *   conn->cm_lock     keeps rdma_disconnect and rdma_destroy_qp apart         (conn.c)
  *   rpc->lock, channel->lock                                                  (rpc.h, channel.h)
  *
- * Threads. The session's own thread reads the control socket, runs callbacks, renews leases and watches the RDMA
- * connection for a disconnect. It never waits for a reply (it is the one that would read it) nor for a transfer:
- * what has to follow those is started by whoever ends them (a lease whose recall came during transfers is returned by
- * the last of these). Callers' threads do everything else.
+ * Threads. The session's own thread reads the control socket (but while a caller who waits does, rpc.h), runs
+ * callbacks, renews leases and watches the RDMA connection for a disconnect. It never waits for a reply (it may be the
+ * one that would read it) nor for a transfer: what has to follow those is started by whoever ends them (a lease whose
+ * recall came during transfers is returned by the last of these). Callers' threads do everything else.
  *
  * A lease, seen from here:
  *
@@ -91,7 +91,8 @@ struct leasefs_session {
     pthread_mutex_t lock;
     pthread_cond_t changed; /* a lease's state, transfers, callbacks; connecting */
     bool stopping;
-    bool lost; /* the control connection ended */
+    bool lost;            /* the control connection ended */
+    uint64_t looks_at_ns; /* so long its thread may sleep: what is due earlier has to wake it */
     struct leasefs_lease *leases;
     struct leasefs_queue *queues;
     struct device *device; /* made with the first connection, lives as long as the session */

@@ -257,7 +257,8 @@ static enum leasefs_recall_action on_notice(struct leasefs_lease *lease, enum le
 {
     struct notices *notices = arg;
 
-    (void)lease;
+    /* Whoever it was that read the notification. */
+    assert_true(pthread_equal(pthread_self(), lease->session->thread));
     pthread_mutex_lock(&notices->lock);
     notices->recalls += notice == LEASEFS_NOTICE_RECALL;
     notices->cancellations += notice == LEASEFS_NOTICE_RECALL_CANCELLED;
