@@ -123,6 +123,25 @@ void fs_set_kernel_cache(struct fs *fs, const struct fs_kernel_cache *cache)
     fs->cache = *cache;
 }
 
+void cache_forget_attr(struct fs *fs, uint64_t ino)
+{
+    if (fs->cache.inval_inode)
+        fs->cache.inval_inode(fs->cache.ctx, ino, -1, 0);
+}
+
+void cache_forget_bytes(struct fs *fs, uint64_t ino, struct lease_range range)
+{
+    if (fs->cache.inval_inode)
+        fs->cache.inval_inode(fs->cache.ctx, ino, (int64_t)range.offset, (int64_t)range.length);
+}
+
+void cache_forget_name(struct fs *fs, uint64_t dir, const char *name)
+{
+    if (fs->cache.inval_entry)
+        fs->cache.inval_entry(fs->cache.ctx, dir, name);
+    cache_forget_attr(fs, dir);
+}
+
 void fs_forget_pages(struct fs *fs, uint64_t ino, void (*done)(void *arg), void *arg)
 {
     if (fs->cache.inval_inode_later)

@@ -69,12 +69,12 @@ bool inode_kill_priv(struct fs_inode *inode, bool kill_suid)
     return inode->mode != before;
 }
 
-/* The kernel trusts a mode for a second, and would run a file that was just written as set-user-id. Before the reply,
- * which attributes alone permit: for them the kernel waits for nobody. */
+/* The kernel trusts the mode that it knows, and would run a file that was just written as set-user-id. Before the
+ * reply, which attributes alone permit: for them the kernel waits for nobody. */
 void tell_mode(struct fs *fs, struct fs_inode *inode, bool changed)
 {
-    if (changed && fs->cache.inval_inode)
-        fs->cache.inval_inode(fs->cache.ctx, inode->ino, -1, 0);
+    if (changed)
+        cache_forget_attr(fs, inode->ino);
 }
 
 static void stat_size(const struct fs_inode *inode, struct stat *attr)
@@ -163,6 +163,7 @@ int fs_set_flags(struct fs *fs, uint64_t ino, uint32_t flags)
     inode->ctime = fs_now();
     inode_unlock(inode);
     inode_put(fs, inode);
+    cache_forget_attr(fs, ino); /* Linux does not know what an ioctl changes */
     return 0;
 }
 

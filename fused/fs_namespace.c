@@ -438,6 +438,8 @@ int fs_link_over(struct fs *fs, struct fs_inode *inode, struct fs_inode *dir, co
                 err = replace_locked(fs, dir, dirent, inode, waiter, &last);
         }
         inode_unlock_set(dir, inode, old, NULL);
+        if (!again && !err)
+            cache_forget_attr(fs, old->ino); /* it may have other names, or be open */
         if (last)
             inode_put(fs, old);
         inode_put(fs, old);

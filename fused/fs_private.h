@@ -191,6 +191,11 @@ void inode_data_changed(struct fs_inode *inode);            /* exclusive: ctime,
 /* Lock held, shared or exclusive: has been read. As mount option relatime: the time of access moves often enough to
  * tell read from unread, and once a day. */
 void inode_accessed(const struct fs *fs, struct fs_inode *inode);
+/* Tell the kernel, if there is a mount, of what changed without its knowing. No lock held. */
+void cache_forget_attr(struct fs *fs, uint64_t ino); /* waits for nobody */
+void cache_forget_bytes(struct fs *fs, uint64_t ino, struct lease_range range);
+void cache_forget_name(struct fs *fs, uint64_t dir, const char *name);
+
 /* exclusive: after a change of bytes. true: the mode has changed, tell_mode() once unlocked */
 bool inode_kill_priv(struct fs_inode *inode, bool kill_suid);
 void tell_mode(struct fs *fs, struct fs_inode *inode, bool changed);

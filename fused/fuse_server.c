@@ -113,16 +113,11 @@ static unsigned thread_limit(void)
     return threads > MAX_THREADS ? MAX_THREADS : threads;
 }
 
-static double seconds_of(enum fuse_cache cache)
+/* How long Linux may take names and attributes for true without asking. What is changed not through it, but by leases
+ * and requests of the control service, it is told (struct fs_kernel_cache), so nothing gets old. */
+static double trusted_seconds(enum fuse_cache cache)
 {
-    switch (cache) {
-    case FUSE_CACHE_NONE:
-        return 0;
-    case FUSE_CACHE_ALWAYS:
-        return 24 * 60 * 60;
-    default:
-        return 1;
-    }
+    return cache == FUSE_CACHE_NONE ? 0 : 24 * 60 * 60;
 }
 
 int fuse_server_new(struct fs *fs, struct park *park, const struct fuse_server_config *config, struct fuse_args *args,
@@ -136,7 +131,7 @@ int fuse_server_new(struct fs *fs, struct park *park, const struct fuse_server_c
     server->fs = fs;
     server->park = park;
     server->config = *config;
-    server->cache_seconds = seconds_of(config->cache);
+    server->cache_seconds = trusted_seconds(config->cache);
     server->wire.cache_seconds = (uint64_t)server->cache_seconds;
     server->max_threads = thread_limit();
     server->ready_fd = eventfd(0, EFD_CLOEXEC);

@@ -203,25 +203,6 @@ static struct layout_usage layout_usage(void *arg)
     };
 }
 
-void cache_forget_attr(struct fs *fs, uint64_t ino)
-{
-    if (fs->cache.inval_inode)
-        fs->cache.inval_inode(fs->cache.ctx, ino, -1, 0);
-}
-
-void cache_forget_bytes(struct fs *fs, uint64_t ino, struct lease_range range)
-{
-    if (fs->cache.inval_inode)
-        fs->cache.inval_inode(fs->cache.ctx, ino, (int64_t)range.offset, (int64_t)range.length);
-}
-
-void cache_forget_name(struct fs *fs, uint64_t dir, const char *name)
-{
-    if (fs->cache.inval_entry)
-        fs->cache.inval_entry(fs->cache.ctx, dir, name);
-    cache_forget_attr(fs, dir);
-}
-
 const struct layout_ops fs_layout_ops = {
     .segments = layout_segments,
     .open = layout_open,

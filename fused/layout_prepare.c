@@ -31,8 +31,8 @@ int layout_prepare(void *arg, uint64_t ino, struct lease_range range, bool exclu
 {
     struct fs *fs = arg;
     struct fs_inode *inode;
-    uint64_t size, mark;
-    bool grown = false;
+    uint64_t size, blocks, mark;
+    bool changed = false;
     int64_t err;
 
     if (fs->read_only)
@@ -46,14 +46,17 @@ int layout_prepare(void *arg, uint64_t ino, struct lease_range range, bool exclu
     do {
         inode_lock(inode);
         size = file_data_size(inode->data);
+        blocks = file_data_blocks(inode->data);
         err = prepare_locked(fs, inode, range, exclusive, extend, waiter);
-        grown = file_data_size(inode->data) != size;
-        if (grown)
+        if (file_data_size(inode->data) != size) {
             inode_data_changed(inode);
+            changed = true;
+        }
+        changed = changed || file_data_blocks(inode->data) != blocks;
         inode_unlock(inode);
     } while (space_again(fs, &mark, waiter, &err));
     inode_put(fs, inode);
-    if (grown)
+    if (changed)
         cache_forget_attr(fs, ino);
     return (int)err;
 }

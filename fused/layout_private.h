@@ -22,9 +22,4 @@ int layout_detach(void *fs, struct layout_hold *hold);
 bool layout_sole(void *fs, struct layout_hold *hold);
 int layout_committed(void *fs, uint64_t ino, struct lease_range range, uint64_t new_size);
 
-/* Tells the kernel, if there is a mount. No lock held. */
-void cache_forget_attr(struct fs *fs, uint64_t ino);
-void cache_forget_bytes(struct fs *fs, uint64_t ino, struct lease_range range);
-void cache_forget_name(struct fs *fs, uint64_t dir, const char *name);
-
 #endif

@@ -4,10 +4,9 @@
 # shellcheck source=tests/lease/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-# The kernel may show cached attributes for a while; ask the filesystem.
 used_now()
 {
-    echo $(($(stat --cached=never -c %b "$1") * 512))
+    echo $(($(stat -c %b "$1") * 512))
 }
 
 mount_fs pool=64M

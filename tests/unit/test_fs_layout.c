@@ -142,6 +142,49 @@ static void publishing_replaces_a_file_when_its_leases_have_ended(void **state)
     OPS.close(f->fs, ino);
 }
 
+struct told {
+    uint64_t ino, directory;
+    char name[FS_NAME_MAX + 1];
+};
+
+static void told_of_inode(void *ctx, uint64_t ino, int64_t offset, int64_t length)
+{
+    struct told *told = ctx;
+
+    (void)length;
+    if (offset < 0 && ino != FS_ROOT_INO)
+        told->ino = ino;
+}
+
+static void told_of_entry(void *ctx, uint64_t parent, const char *name)
+{
+    struct told *told = ctx;
+
+    told->directory = parent;
+    snprintf(told->name, sizeof(told->name), "%s", name);
+}
+
+/* It has another name, so one sees its links and its time of change. */
+static void the_kernel_is_told_of_the_file_that_publishing_replaces(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t ino, old = make_file(f, "a", BLOCK);
+    struct told told = {0};
+    struct fs_kernel_cache cache = {.inval_inode = told_of_inode, .inval_entry = told_of_entry, .ctx = &told};
+    struct lease_waiter waiter = {.resume = no_resume};
+    struct fs_entry entry;
+
+    assert_int_equal(fs_link(f->fs, old, FS_ROOT_INO, "b", &entry), 0);
+    fs_set_kernel_cache(f->fs, &cache);
+    assert_int_equal(OPS.create(f->fs, "/a", &root, 0644, &ino), 0);
+    assert_int_equal(OPS.publish(f->fs, ino, "/a", &root, &waiter), 0);
+    assert_int_equal(told.ino, old);
+    assert_int_equal(told.directory, FS_ROOT_INO);
+    assert_string_equal(told.name, "a");
+    OPS.close(f->fs, ino);
+    fs_forget(f->fs, old, 1); /* the link's */
+}
+
 static void creating_and_publishing_need_write_permission_and_respect_the_sticky_bit(void **state)
 {
     struct fixture *f = *state;
@@ -401,6 +444,7 @@ int main(void)
         TEST(paths_have_limits),
         TEST(a_created_file_has_no_name_until_it_is_published),
         TEST(publishing_replaces_a_file_when_its_leases_have_ended),
+        TEST(the_kernel_is_told_of_the_file_that_publishing_replaces),
         TEST(creating_and_publishing_need_write_permission_and_respect_the_sticky_bit),
         TEST(a_hold_is_refused_with_the_reason_and_the_range),
         TEST(a_clone_shares_blocks_and_parts_with_them_on_write),
