@@ -53,6 +53,7 @@ if command -v fio >/dev/null; then
 fi
 
 # Everything that was taken comes back.
+[ -z "$(ls)" ] || chattr -R -i -a . 2>/dev/null || true # what a stressor left that was ended in the middle
 find . -mindepth 1 -delete
 expect_free "$free"
 small_round
