@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "fused/bulk_copy.h"
+
+#define ROOM (2 * BULK_COPY_MIN + 1024)
+
+static uint8_t pattern(size_t i)
+{
+    return (uint8_t)(i * 7 + (i >> 8) + 1);
+}
+
+/* Every byte is where it belongs, and none around it has changed, whatever the alignment of the two. */
+static void copies_these_bytes(size_t to_at, size_t from_at, size_t length)
+{
+    uint8_t *to = calloc(1, ROOM), *from = malloc(ROOM);
+
+    assert_non_null(to);
+    assert_non_null(from);
+    for (size_t i = 0; i < ROOM; i++)
+        from[i] = pattern(i);
+    bulk_copy(to + to_at, from + from_at, length);
+    for (size_t i = 0; i < ROOM; i++)
+        assert_int_equal(to[i], i >= to_at && i < to_at + length ? pattern(i - to_at + from_at) : 0);
+    free(to);
+    free(from);
+}
+
+static void a_copy_is_exact_at_every_alignment(void **state)
+{
+    const size_t lengths[] = {
+        0, 1, 4096, BULK_COPY_MIN - 1, BULK_COPY_MIN, BULK_COPY_MIN + 1, BULK_COPY_MIN + 63, 2 * BULK_COPY_MIN};
+
+    (void)state;
+    for (size_t l = 0; l < sizeof(lengths) / sizeof(lengths[0]); l++)
+        for (size_t to_at = 0; to_at < 70; to_at += 23)
+            for (size_t from_at = 0; from_at < 40; from_at += 13)
+                copies_these_bytes(to_at, from_at, lengths[l]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_copy_is_exact_at_every_alignment),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
