@@ -2,12 +2,12 @@
 #include "fused/fuse_server.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/utsname.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "fused/clone_tokens.h"
@@ -16,7 +16,7 @@
 #define MIN_THREADS    10u /* each reads requests into a buffer of its own, of 1 MiB */
 #define MAX_THREADS    64u
 #define MAX_BACKGROUND 64u /* read-ahead and write-back in flight */
-#define STOP_RETRY_NS  10000000
+#define STOP_RETRY_MS  10
 #define WAKE_SIGNAL    SIGUSR1
 
 static void want(struct fuse_conn_info *conn, unsigned flag, bool on)
@@ -241,21 +241,14 @@ int fuse_server_start(struct fuse_server *server)
 
 static void join_loop(struct fuse_server *server)
 {
-    fuse_session_exit(server->session);
-    for (;;) {
-        struct timespec until;
+    struct pollfd ended = {.fd = server->ended_fd, .events = POLLIN};
 
-        /* A signal that comes between the loop's look at the exit flag and its sleep is lost, so it is repeated. */
+    fuse_session_exit(server->session);
+    /* A signal that comes between the loop's look at the exit flag and its sleep is lost, so it is repeated. */
+    do
         pthread_kill(server->loop, WAKE_SIGNAL);
-        clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_nsec += STOP_RETRY_NS;
-        if (until.tv_nsec >= 1000000000) {
-            until.tv_nsec -= 1000000000;
-            until.tv_sec++;
-        }
-        if (pthread_timedjoin_np(server->loop, NULL, &until) == 0)
-            break;
-    }
+    while (poll(&ended, 1, STOP_RETRY_MS) <= 0);
+    pthread_join(server->loop, NULL);
     server->looping = false;
 }
 
