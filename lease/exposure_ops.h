@@ -44,11 +44,13 @@ struct exposure_address {
 };
 
 struct exposure_ops {
-    /* -ENODEV: no usable RDMA device. May block. */
-    int (*session_open)(void *fabric, uint64_t session_id, struct exposure_session **ret_session);
+    /* reached: the address of this host at which its client arrived, for session_connect(); NULL: by no network.
+     * -ENODEV: no usable RDMA device. May block. */
+    int (*session_open)(void *fabric, uint64_t session_id, const struct sockaddr *reached,
+                        struct exposure_session **ret_session);
 
     /* A fresh cookie for one connection of this session; voids an earlier unused one. A second connection replaces
-     * the first. */
+     * the first. The address is the one that the client reached if connections are accepted there. */
     int (*session_connect)(struct exposure_session *session, struct exposure_address *ret_address);
 
     /* Breaks the connection. Called when every exposure of the session is dropped or abandoned. May block. */

@@ -458,7 +458,8 @@ static void session_step(struct request *r)
         return;
     }
     if (c->exposure)
-        session->fabric_error = c->exposure->session_open(c->fabric, session->id, &session->fabric);
+        session->fabric_error =
+            c->exposure->session_open(c->fabric, session->id, session_reached(session), &session->fabric);
     *m = (struct open_mail){.mail.deliver = deliver_open, .request = r};
     mail_post(session->service, &m->mail);
 }

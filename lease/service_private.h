@@ -84,8 +84,9 @@ struct session {
     struct exposure_session *fabric; /* set before `opened` */
     int fabric_error;
     struct lease_credentials who;
-    struct client_key *key;     /* a remote client's: `who` is made of it. NULL: one at the Unix socket */
-    struct session_file *files; /* service.lock */
+    struct client_key *key;          /* a remote client's: `who` is made of it. NULL: one at the Unix socket */
+    struct sockaddr_storage reached; /* the address of this host that a remote client came to; else no family */
+    struct session_file *files;      /* service.lock */
     uint64_t last_file, opened_at_ns;
     size_t n_files;
 
@@ -211,6 +212,7 @@ void session_end_all(struct lease_service *service);
 struct session *session_ref(struct session *session);
 void session_unref(struct session *session);
 struct session *session_find(struct lease_service *service, uint64_t session_id); /* control thread */
+const struct sockaddr *session_reached(const struct session *session);            /* NULL: it came by no network */
 bool session_same_key(const struct session *a, const struct session *b);
 void session_send(struct session *session, json_t *message);                     /* control thread; steals message */
 void session_answer(struct session *session, const json_t *id, json_t *message); /* the same; nothing without an id */

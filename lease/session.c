@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Connections: their bytes in and out, who the peer is, and the session's life. */
 #include <errno.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,6 +63,29 @@ struct session *session_find(struct lease_service *service, uint64_t session_id)
     while (session && session->id != session_id)
         session = session->next;
     return session;
+}
+
+/* What came by IPv4 to a socket for both is of IPv4. */
+static void note_reached(struct session *session)
+{
+    socklen_t length = sizeof(session->reached);
+    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&session->reached;
+    struct sockaddr_in in = {.sin_family = AF_INET};
+
+    if (getsockname(session->fd, (struct sockaddr *)&session->reached, &length)) {
+        session->reached.ss_family = AF_UNSPEC;
+        return;
+    }
+    if (session->reached.ss_family != AF_INET6 || !IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr))
+        return;
+    memcpy(&in.sin_addr, &in6->sin6_addr.s6_addr[12], sizeof(in.sin_addr));
+    in.sin_port = in6->sin6_port;
+    memcpy(&session->reached, &in, sizeof(in));
+}
+
+const struct sockaddr *session_reached(const struct session *session)
+{
+    return session->reached.ss_family ? (const struct sockaddr *)&session->reached : NULL;
 }
 
 bool session_same_key(const struct session *a, const struct session *b)
@@ -551,8 +575,10 @@ int session_new(struct lease_service *service, const struct session_peer *peer)
     error = peer->key ? 0 : identify_by_socket(session);
     if (error)
         goto undo;
-    if (peer->key)
+    if (peer->key) {
         identify_by_key(session, peer->key);
+        note_reached(session);
+    }
     error = sd_event_add_io(service->loop, &session->io, session->fd, EPOLLIN, on_io, session);
     if (error < 0)
         goto undo;

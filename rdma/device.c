@@ -17,7 +17,8 @@
 
 struct search {
     struct rdma_event_channel *channel;
-    const char *device; /* only this one, or NULL */
+    const char *device;              /* only this one, or NULL */
+    const struct ibv_context *verbs; /* the same */
     uint16_t port;
     struct rdma_cm_id *found;
     bool inactive;  /* a device fits, but its port is down */
@@ -58,6 +59,8 @@ static bool try_address(struct search *search, const struct sockaddr *address)
         goto undo_id;
     }
     if (!id->verbs)
+        goto undo_id;
+    if (search->verbs && search->verbs != id->verbs)
         goto undo_id;
     if (search->device && strcmp(ibv_get_device_name(id->verbs->device), search->device) != 0)
         goto undo_id;
@@ -183,6 +186,17 @@ int device_bind(struct rdma_event_channel *channel, const char *wanted, uint16_t
         *ret_id = search.found;
     free(names.all);
     return r;
+}
+
+int device_bind_too(struct rdma_event_channel *channel, const struct ibv_context *verbs, const struct sockaddr *address,
+                    uint16_t port, struct rdma_cm_id **ret_id)
+{
+    struct search search = {.channel = channel, .verbs = verbs, .port = port};
+
+    if (!try_address(&search, address))
+        return search.bind_error ? search.bind_error : -ENODEV;
+    *ret_id = search.found;
+    return 0;
 }
 
 struct rdma_event_channel *device_event_channel(char **ret_error)

@@ -23,6 +23,11 @@ struct rdma_event_channel *device_event_channel(char **ret_error);
 int device_bind(struct rdma_event_channel *channel, const char *wanted, uint16_t port, struct rdma_cm_id **ret_id,
                 char **ret_error);
 
+/* The same for one more address of the device whose context rdma_cm has made already; port of `address` is ignored.
+ * -ENODEV: it is not this device's, or its port is not active. */
+int device_bind_too(struct rdma_event_channel *channel, const struct ibv_context *verbs, const struct sockaddr *address,
+                    uint16_t port, struct rdma_cm_id **ret_id);
+
 /* Must memory be mapped for writing even where peers only read it? Linux pins it so before 6.2. Tried on a scratch
  * page; false on any failure. */
 bool device_pins_to_write(struct ibv_context *verbs);

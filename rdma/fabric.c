@@ -13,8 +13,7 @@
 #include "rdma/mw.h"
 #include "rdma/sync.h"
 
-#define LISTEN_BACKLOG 128
-#define STOP_NS        (5 * NS_PER_S)
+#define STOP_NS (5 * NS_PER_S)
 
 static int init_state(struct fabric *fabric)
 {
@@ -84,6 +83,7 @@ undo_channel:
 static void close_device(struct fabric *fabric)
 {
     ibv_destroy_comp_channel(fabric->completions);
+    addresses_close(fabric);
     rdma_destroy_id(fabric->listen_id);
     rdma_destroy_event_channel(fabric->channel);
 }
@@ -103,7 +103,7 @@ static int start_threads(struct fabric *fabric)
     r = listener_start(fabric);
     if (r < 0)
         goto undo_watchdog;
-    if (rdma_listen(fabric->listen_id, LISTEN_BACKLOG) < 0) {
+    if (rdma_listen(fabric->listen_id, FABRIC_BACKLOG) < 0) {
         r = -errno;
         goto undo_listener;
     }

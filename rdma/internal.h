@@ -40,6 +40,8 @@
 #define FABRIC_WATCHED_MAX    32u /* calls by threads that are not helpers; stuck ones included */
 #define FABRIC_REJECT_REASONS 5u  /* enum leasefs_cm_reject_code, from 1 */
 #define FABRIC_MECHANISMS     6
+#define FABRIC_BACKLOG        128 /* connection requests that wait, at each address */
+#define FABRIC_ADDRESSES_MAX  16u /* of the device, besides the first */
 
 struct fabric_counters {
     uint64_t accepted, established, replaced, half_open_expired, violations, broken;
@@ -86,6 +88,10 @@ struct fabric {
     bool stopping, device_gone;
     struct fabric_counters counters;
     struct offence offences[OFFENCES];
+
+    struct rdma_cm_id *more_ids[FABRIC_ADDRESSES_MAX]; /* that listen at other addresses of the device */
+    unsigned n_more_ids;
+    bool listening, listening_failed; /* one thread is about to add one; failed once, and logged */
 };
 
 struct exposure_session {
@@ -93,6 +99,7 @@ struct exposure_session {
     struct fabric *fabric;
     uint64_t id;
     struct ibv_pd *pd;
+    struct rdma_cm_id *listen_id; /* that its peer is told of */
 
     /* Guarded by fabric->lock. */
     LIST_ENTRY(exposure_session) link;
@@ -106,7 +113,8 @@ struct exposure_session {
 };
 
 /* session.c */
-int session_open(void *fabric, uint64_t session_id, struct exposure_session **ret_session);
+int session_open(void *fabric, uint64_t session_id, const struct sockaddr *reached,
+                 struct exposure_session **ret_session);
 int session_connect(struct exposure_session *session, struct exposure_address *ret_address);
 void session_close(struct exposure_session *session);
 void session_ref_locked(struct exposure_session *session);
@@ -116,6 +124,12 @@ void session_add_writer(struct exposure_session *session);
 void session_remove_writer(struct exposure_session *session);
 /* The session that this cookie admits, with a reference; the cookie is used up. NULL: none. */
 struct exposure_session *session_take_cookie(struct fabric *fabric, const uint8_t cookie[LEASEFS_COOKIE_SIZE]);
+
+/* addresses.c */
+/* The id that accepts connections at this address of the host, from now on if need be; where none can, the one at
+ * `device=`'s. NULL: that one. It is there until addresses_close(). May block. */
+struct rdma_cm_id *addresses_listen(struct fabric *fabric, const struct sockaddr *address);
+void addresses_close(struct fabric *fabric);
 
 /* listener.c */
 int listener_start(struct fabric *fabric); /* the event thread; the ids and channels are the fabric's */

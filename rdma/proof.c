@@ -238,7 +238,7 @@ static int run_trial(struct scratch *scratch, const struct revoke_mechanism *mec
                      struct proof_trial *ret_trial, uint64_t *ret_latency_ns)
 {
     struct exposure_session *session;
-    int r = session_open(scratch->fabric, 0, &session);
+    int r = session_open(scratch->fabric, 0, NULL, &session);
 
     if (r < 0)
         return -EAGAIN;

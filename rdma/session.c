@@ -20,7 +20,7 @@ static void narrow(struct helper_job *job)
     fabric_session_unref(session);
 }
 
-int session_open(void *arg, uint64_t session_id, struct exposure_session **ret_session)
+int session_open(void *arg, uint64_t session_id, const struct sockaddr *reached, struct exposure_session **ret_session)
 {
     struct fabric *fabric = arg;
     struct exposure_session *session = calloc(1, sizeof(*session));
@@ -32,6 +32,7 @@ int session_open(void *arg, uint64_t session_id, struct exposure_session **ret_s
     session->fabric = fabric;
     session->id = session_id;
     session->refs = 1;
+    session->listen_id = addresses_listen(fabric, reached);
     session->pd = ibv_alloc_pd(fabric->verbs);
     if (!session->pd) {
         int r = errno ? -errno : -ENOMEM;
@@ -138,7 +139,7 @@ int session_connect(struct exposure_session *session, struct exposure_address *r
     pthread_mutex_unlock(&fabric->lock);
     if (gone)
         return -ENODEV;
-    store_address(rdma_get_local_addr(fabric->listen_id), &ret_address->address);
+    store_address(rdma_get_local_addr(session->listen_id), &ret_address->address);
     memcpy(ret_address->cookie, cookie, sizeof(cookie));
     return 0;
 }

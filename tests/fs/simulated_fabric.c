@@ -54,11 +54,12 @@ void fabric_stop(struct fabric *fabric)
     free(fabric);
 }
 
-static int session_open(void *fabric, uint64_t session_id, struct exposure_session **ret_session)
+static int session_open(void *fabric, uint64_t session_id, const struct sockaddr *reached,
+                        struct exposure_session **ret_session)
 {
     struct exposure_session *session = calloc(1, sizeof(*session));
 
-    (void)session_id;
+    (void)session_id, (void)reached;
     if (!session)
         return -ENOMEM;
     session->fabric = fabric;

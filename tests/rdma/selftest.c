@@ -68,7 +68,7 @@ struct exposure_session *open_session(uint64_t id)
 {
     struct exposure_session *session;
 
-    CHECK(ops->session_open(fabric, id, &session) == 0);
+    CHECK(ops->session_open(fabric, id, NULL, &session) == 0);
     return session;
 }
 

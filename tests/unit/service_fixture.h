@@ -52,6 +52,7 @@ struct world {
     atomic_int exposes_first;
     atomic_int n_exposed; /* so many keys were made so far */
     void (*on_fence)(struct world *world);
+    void (*on_session_open)(struct world *world, const struct sockaddr *reached);
     void (*on_getattr)(struct world *world, uint64_t inode);
 };
 
@@ -297,9 +298,12 @@ struct exposure_session {
     int nothing;
 };
 
-static inline int fake_session_open(void *fabric, uint64_t session_id, struct exposure_session **ret_session)
+static inline int fake_session_open(void *fabric, uint64_t session_id, const struct sockaddr *reached,
+                                    struct exposure_session **ret_session)
 {
     (void)fabric, (void)session_id;
+    if (world.on_session_open)
+        world.on_session_open(&world, reached);
     *ret_session = calloc(1, sizeof(**ret_session));
     world.fabric_sessions++;
     return *ret_session ? 0 : -ENOMEM;

@@ -48,11 +48,37 @@ static void write_keys(const char *a, const char *b, const char *export)
     write_file(keys_path, text, 0600);
 }
 
-static void start(struct remote_limits limits)
+static char reached[INET6_ADDRSTRLEN]; /* what the fabric was told last; lock */
+static pthread_mutex_t reached_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void note_reached(struct world *w, const struct sockaddr *address)
 {
-    static const char *const listen[] = {"127.0.0.1:0"};
+    const void *number = NULL;
+
+    (void)w;
+    if (address && address->sa_family == AF_INET)
+        number = &((const struct sockaddr_in *)address)->sin_addr;
+    else if (address && address->sa_family == AF_INET6)
+        number = &((const struct sockaddr_in6 *)address)->sin6_addr;
+    pthread_mutex_lock(&reached_lock);
+    if (!number || !inet_ntop(address->sa_family, number, reached, sizeof(reached)))
+        strcpy(reached, address ? "?" : "nowhere");
+    pthread_mutex_unlock(&reached_lock);
+}
+
+static void expect_reached(const char *address)
+{
+    pthread_mutex_lock(&reached_lock);
+    assert_string_equal(reached, address);
+    pthread_mutex_unlock(&reached_lock);
+}
+
+static void start_at(const char *address, struct remote_limits limits)
+{
+    const char *const listen[] = {address};
     struct lease_service_config config = world_config();
 
+    world.on_session_open = note_reached;
     snprintf(keys_path, sizeof(keys_path), "test_remote.%d.keys", (int)getpid());
     snprintf(client_path, sizeof(client_path), "test_remote.%d.key", (int)getpid());
     write_keys(KEY_A, KEY_B, "/");
@@ -64,6 +90,12 @@ static void start(struct remote_limits limits)
     port = lease_service_remote_port(world.service, 0);
     assert_int_not_equal(port, 0);
     client_open(&bystander);
+    expect_reached("nowhere");
+}
+
+static void start(struct remote_limits limits)
+{
+    start_at("127.0.0.1:0", limits);
 }
 
 static int end(void **state)
@@ -102,15 +134,20 @@ struct remote_client {
     size_t length;
 };
 
-static int try_dial(struct remote_client *client, const char *name, const char *key)
+static int try_dial_at(const char *host, struct remote_client *client, const char *name, const char *key)
 {
     char text[512], server[64];
 
     snprintf(text, sizeof(text), "[client %s]\nkey = %s\n", name, key);
     write_file(client_path, text, 0600);
-    snprintf(server, sizeof(server), "127.0.0.1:%u", port);
+    snprintf(server, sizeof(server), "%s:%u", host, port);
     memset(client, 0, sizeof(*client));
     return channel_open_tls(server, client_path, &client->channel);
+}
+
+static int try_dial(struct remote_client *client, const char *name, const char *key)
+{
+    return try_dial_at("127.0.0.1", client, name, key);
 }
 
 static void dial(struct remote_client *client, const char *name, const char *key)
@@ -284,6 +321,31 @@ static void who_has_a_key_is_served_as_its_user(void **state)
     result(&client, "lease", "{\"path\":\"/a\",\"mode\":\"read\"}", "lease");
     hang_up(&client); /* its lease ends with the connection */
     UNTIL(world.holds == 0);
+}
+
+static int start_on_every_address(void **state)
+{
+    (void)state;
+    start_at("[::]:0", (struct remote_limits){0});
+    return 0;
+}
+
+static void the_fabric_is_told_which_address_a_client_came_to(void **state)
+{
+    static const struct {
+        const char *host, *address;
+    } ways[] = {{"127.0.0.1", "127.0.0.1"}, {"127.0.0.2", "127.0.0.2"}, {"[::1]", "::1"}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(ways) / sizeof(*ways); i++) {
+        struct remote_client client;
+
+        if (try_dial_at(ways[i].host, &client, "a", KEY_A))
+            fail_msg("%s: %s", ways[i].host, leasefs_error());
+        result(&client, "session", "{\"client\":\"test\",\"version\":1}", "session");
+        expect_reached(ways[i].address);
+        hang_up(&client);
+    }
 }
 
 static void without_a_key_there_is_no_service(void **state)
@@ -749,6 +811,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         STORY(who_has_a_key_is_served_as_its_user),
+        STORY_OF(the_fabric_is_told_which_address_a_client_came_to, start_on_every_address),
         STORY(without_a_key_there_is_no_service),
         STORY(names_cannot_be_found_out),
         STORY(the_library_says_what_is_wrong),

@@ -505,10 +505,11 @@ static void a_path_that_cannot_be_is_refused_with_the_reason(void **state)
 
 static atomic_bool held; /* sessions are not opened for now */
 
-static int held_session_open(void *fabric, uint64_t session_id, struct exposure_session **ret_session)
+static int held_session_open(void *fabric, uint64_t session_id, const struct sockaddr *reached,
+                             struct exposure_session **ret_session)
 {
     UNTIL(!held);
-    return fake_session_open(fabric, session_id, ret_session);
+    return fake_session_open(fabric, session_id, reached, ret_session);
 }
 
 static int start_impatient(void **state)
