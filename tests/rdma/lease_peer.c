@@ -7,8 +7,9 @@
  *   error ERRNO SENTENCE    it failed; the script goes on
  *   notice ...              came by itself, between answers
  *
- * It never guards itself: its leases are unguarded, so that what stops a transfer is the server's NIC and nothing
- * else. It looks inside the library for one thing, `forge`, which uses a lease with another's key and address.
+ * It does not guard itself: its leases are unguarded unless that is asked for, so that what stops a transfer is the
+ * server's NIC and nothing else. It looks inside the library for two things: `forge` uses a lease with another's key
+ * and address, `unrenewed` lets one expire while the session lives.
  */
 
 #include <ctype.h>
@@ -87,6 +88,7 @@ static enum leasefs_recall_action on_notice(struct leasefs_lease *lease, enum le
         [LEASEFS_NOTICE_RECALL] = "recall",
         [LEASEFS_NOTICE_RECALL_CANCELLED] = "recall_cancelled",
         [LEASEFS_NOTICE_REVOKED] = "revoked",
+        [LEASEFS_NOTICE_ORPHANED] = "orphaned",
     };
     const struct peer_lease *slot = arg;
 
@@ -153,17 +155,18 @@ static void say_lease(const struct peer_lease *slot)
 
 static void command_lease(char **words)
 {
-    struct leasefs_lease_options options = {.unguarded = true, .on_notice = on_notice};
+    struct leasefs_lease_options options = {.on_notice = on_notice};
     struct peer_lease *slot = free_slot();
     int status;
 
     if (!slot || !words[1] || !words[2] || !number(words[3], &options.offset) || !number(words[4], &options.length)) {
-        usage("lease PATH read|write OFFSET LENGTH [prepare] [try] [ignore]");
+        usage("lease PATH read|write OFFSET LENGTH [prepare] [try] [ignore] [guarded]");
         return;
     }
     options.mode = strcmp(words[2], "write") ? LEASEFS_READ : LEASEFS_WRITE;
     options.prepare = has(words, "prepare");
     options.try_only = has(words, "try");
+    options.unguarded = !has(words, "guarded");
     options.arg = slot;
     slot->ignore_recalls = has(words, "ignore");
     status = leasefs_lease_open(session, words[1], &options, &slot->lease);
@@ -383,6 +386,20 @@ static void command_ignore(char **words)
     say("ok");
 }
 
+static void command_unrenewed(char **words)
+{
+    struct peer_lease *slot = slot_of(words[1]);
+
+    if (!slot) {
+        usage("unrenewed SLOT");
+        return;
+    }
+    pthread_mutex_lock(&session->lock);
+    slot->lease->renew_at_ns = UINT64_MAX;
+    pthread_mutex_unlock(&session->lock);
+    say("ok");
+}
+
 static void command_call(char **words)
 {
     char *answer = NULL;
@@ -410,7 +427,8 @@ static const struct {
     void (*run)(char **words);
     const char *help;
 } commands[] = {
-    {"lease", command_lease, "PATH read|write OFFSET LENGTH [prepare] [try] [ignore]: -> slot=N lease=ID ..."},
+    {"lease", command_lease,
+     "PATH read|write OFFSET LENGTH [prepare] [try] [ignore] [guarded]: -> slot=N lease=ID ..."},
     {"layout", command_layout, "SLOT"},
     {"read", command_read, "SLOT OFFSET LENGTH: -> fnv=HASH first=BYTE"},
     {"write", command_write, "SLOT OFFSET LENGTH SEED: a pattern"},
@@ -422,6 +440,7 @@ static const struct {
     {"create", command_create, "PATH SIZE"},
     {"publish", command_publish, "SLOT"},
     {"ignore", command_ignore, "SLOT: from now on, do not answer recalls"},
+    {"unrenewed", command_unrenewed, "SLOT: from now on, do not renew it"},
     {"forge", command_forge, "SLOT RKEY REMOTE_ADDRESS: use these instead"},
     {"call", command_call, "METHOD [PARAMS]"},
     {"kill", command_kill, "ends this process by SIGKILL"},
