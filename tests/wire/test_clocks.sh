@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Clocks that are wrong. Wall clocks that jump by hours and years, on either machine, end no lease and prolong none. A client
 # whose monotonic clock runs a tenth too slow or too fast (adjtimex, as far as Linux goes) has its lease for no byte longer than
-# the server says: it stops by itself, or is refused.
+# the server says: it stops by itself, or is refused. That the wire is whole and the session lives prolongs none either.
 # shellcheck source=tests/wire/service.sh
 . "$(dirname "$0")/service.sh"
 lease_seconds=8
@@ -87,4 +87,57 @@ for tick in 9000 11000; do
     until_true 60 status_is '.leases | length' 0
     client ip rule del to "$server_address" ipproto tcp blackhole
 done
+
+# ---- who does not renew while all is well otherwise: the lease expires, and nothing else ends it ----
+# A peer with a read lease that its library guards and a write lease that nothing guards. It does not renew them, and uses both
+# until it is refused. Then it takes a new lease in the same session.
+expire() { # READ WRITTEN
+    in_background client env "LEASEFS_SERVER=$server_address" "LEASEFS_KEY=$key" bash -ceu '
+        coproc peer { exec "$1/lease_peer"; }
+        ask() { echo "$*" >&"${peer[1]}"; until read -r answer <&"${peer[0]}" && [[ $answer != notice* ]]; do :; done; }
+        reads=0 writes=0 read=ok write=ok
+        try() { # READ|WRITE COMMAND...
+            local -n last=$1 count=$1s
+            [[ $last == ok* ]] && ask "${@:2}" && last=$answer && [[ $last == ok* ]] && count=$((count + 1)) || :
+        }
+        read -r answer <&"${peer[0]}"
+        ask lease "$2" read 0 0 ignore guarded
+        ask lease "$3" write 0 0 ignore
+        ask unrenewed 0
+        ask unrenewed 1
+        echo "$answer"
+        while [[ $read == ok* || $write == ok* ]]; do
+            try read read 0 0 65536
+            try write write 1 0 1048576 7
+        done
+        echo "reads refused after $reads: $read"
+        echo "writes refused after $writes: $write"
+        ask lease "$2" read 0 0
+        ask read 2 0 65536
+        echo "the session goes on: $answer"' - "$programs" "$1" "$2" >"$dir/expiring" 2>&1
+    expiring=$!
+    until_true 60 grep -q '^ok' "$dir/expiring"
+}
+for tick in 9000 11000; do
+    set_tick "$tick"
+    expired=$(status_of .counters.expired)
+    server_file read 1M
+    server_file written 1M
+    expire /read /written
+    server dd if=/dev/zero "of=$mnt/written" bs=1M count=1 conv=notrunc,fsync status=none & # waits for the expiry
+    overwriting=$!
+    jobs_started+=("$overwriting")
+    until_true 60 gone "$overwriting"
+    wait "$overwriting" || fail "the local write failed"
+    until_true 60 gone "$expiring"
+    cat "$dir/expiring"
+    wait "$expiring" || fail "clock $tick: the peer"
+    grep -q '^reads refused after [1-9].*ESTALE' "$dir/expiring" || fail "clock $tick: the library read on"
+    grep -q '^writes refused after [1-9]' "$dir/expiring" || fail "clock $tick: nothing was written before the expiry"
+    grep -q '^the session goes on: ok' "$dir/expiring" || fail "clock $tick: more than the lease ended"
+    [[ $(server_sum written) == "$zeros" ]] || fail "clock $tick: a late byte"
+    (($(status_of .counters.expired) > expired)) || fail "clock $tick: the lease did not expire: $(status_of .counters)"
+    until_true 60 status_is '.leases | length' 0
+done
+status_is .counters.recall_timeouts 0 || fail "the recall's deadline ended a lease"
 status_is .pool.quarantined_bytes 0 || fail "blocks are quarantined"
