@@ -65,13 +65,25 @@ static size_t foreign_bytes(void)
     return found;
 }
 
-/* On a bad wire what sets a connection up may be lost more often than is tried again. */
+/* A session whose connection was ended to fence an MR is let in again when that MR is gone. And on a bad wire what sets
+ * a connection up may be lost more often than is tried again. */
 static void connect_in_the_end(struct peer *peer, struct exposure_session *session)
 {
+    uint64_t until = monotonic_ns() + 20 * NS_PER_S;
+    char barred[32];
     unsigned tries = 0;
 
-    while (strcmp(connect_peer(peer, session), "ok") != 0)
-        CHECK(getenv("LEASEFS_TEST_PEER") && ++tries < 10);
+    snprintf(barred, sizeof(barred), "rejected %u", LEASEFS_REJECT_RESOURCES);
+    for (;;) {
+        const char *answer = connect_peer(peer, session);
+
+        if (!strcmp(answer, "ok"))
+            return;
+        if (!strcmp(answer, barred))
+            CHECK(monotonic_ns() < until);
+        else
+            CHECK(getenv("LEASEFS_TEST_PEER") && ++tries < 10);
+    }
 }
 
 /* Leases never allow them. A refusal costs the connection, so there is one now and then. */
@@ -138,6 +150,21 @@ static unsigned harmful_rounds(const struct torture *torture, struct peer *peer,
     return harmful;
 }
 
+/* On a busy machine a rung may miss its deadline, and the next one gives the proof. What is tried is to be seen, too.
+ */
+static void print_late(const struct torture *torture)
+{
+    const struct revoke_ladder *ladder = &fabric->ladder;
+
+    if (torture->bare)
+        return;
+    for (size_t i = 0; i < ladder->n_rungs; i++)
+        if (ladder->counts[i].late)
+            printf("# %s: %llu in time, %llu late\n", ladder->rungs[i]->name,
+                   (unsigned long long)ladder->counts[i].succeeded, (unsigned long long)ladder->counts[i].late);
+    CHECK(ladder->counts[0].late <= ladder->counts[0].succeeded / 2);
+}
+
 /* Rounds, with leases to write and with leases to read, that were harmful. */
 static unsigned harm(const struct torture *torture, unsigned writers, unsigned readers)
 {
@@ -150,6 +177,7 @@ static unsigned harm(const struct torture *torture, unsigned writers, unsigned r
     session = open_session(1);
     harmful = harmful_rounds(torture, &peer, session, LEASE_WRITE, writers);
     harmful += harmful_rounds(torture, &peer, session, LEASE_READ, readers);
+    print_late(torture);
     ops->session_close(session);
     peer_stop(&peer);
     fabric_stop(fabric);
@@ -171,8 +199,20 @@ static void skip_without_memory_on_demand(void)
         exit(SKIPPED);
 }
 
+/* Linux 6.1's rxe has none. */
+static void skip_without_rereg(void)
+{
+    start_fabric(NULL);
+    enum rereg_path path = fabric->rereg;
+
+    fabric_stop(fabric);
+    if (path == REREG_NONE)
+        exit(SKIPPED);
+}
+
 static void nothing_crosses_gate_and_fence(void)
 {
+    skip_without_rereg();
     never_harmful(&(struct torture){.ladder = "rereg,dereg"});
 }
 
@@ -183,18 +223,18 @@ static void nothing_crosses_a_memory_window_and_a_fence(void)
 
 static void nothing_crosses_a_deregistration(void)
 {
-    never_harmful(&(struct torture){.ladder = "dereg"});
+    never_harmful(&(struct torture){.ladder = "dereg,qp"});
 }
 
 static void nothing_crosses_the_end_of_the_connection(void)
 {
-    never_harmful(&(struct torture){.ladder = "qp"});
+    never_harmful(&(struct torture){.ladder = "qp,dereg"});
 }
 
 static void nothing_crosses_a_window_that_is_mapped_over(void)
 {
     skip_without_memory_on_demand();
-    never_harmful(&(struct torture){.ladder = "odp"});
+    never_harmful(&(struct torture){.ladder = "odp,dereg"});
 }
 
 static void nothing_reaches_the_pages_that_take_the_place_of_pinned_ones(void)
@@ -211,6 +251,7 @@ static int punch_whatever_it_says(struct exposure *exposure, uint64_t deadline_n
 
 static void control_a_gate_without_a_fence_does_harm(void)
 {
+    skip_without_rereg();
     CHECK(harm(&(struct torture){.ladder = "rereg,dereg", .bare = revoke_by_rereg}, 0, 8) > 0);
 }
 
