@@ -127,3 +127,14 @@ json.dump(document, open(sys.argv[2], "w"))
 P
 python3 -B "$report" --strict "$dir/rdma" >"$dir/table" || fail "all targets are met, and --strict fails: $(cat "$dir/table")"
 refused python3 -B "$report" --strict "$dir/lacking"
+
+# What README shows: all sizes of one measure in one line; of what was saved as of what was just measured.
+python3 -B "$report" --readme "$dir/readme" "$dir/rdma" >"$dir/table"
+for line in '| latency.read.4K.p50 | us | 100 | 100 | 2000 | 1 of verbs (<= 1.05: met); 0.05 of nfs (<= 0.1: met) |' \
+    '| us: leasefs / verbs (ratio) | 4K | 1G |' '| revoke.rereg.p99 | 40 / 30 (1.33) | 40 / 30 (1.33) |' \
+    '| grant.pinned.p50 | 4.1 / 4.1 (1) | 1074k / 1074k (1) |'; do
+    grep -qxF "$line" "$dir/readme" || fail "README's table lacks '$line': $(cat "$dir/readme")"
+done
+python3 -B "$report" --readme "$dir/readme" "$dir/json" >"$dir/table"
+grep -q '^| meta.stat.4 |' "$dir/readme" || fail "README's table lacks meta.stat.4"
+! grep -q '^| grown' "$dir/readme" || fail "README's table has rows that README has words for"

@@ -109,6 +109,62 @@ def table_of(document):
     return "\n".join(lines)
 
 
+def lines_of(cells, numbers):
+    """The same without padding; columns of numbers to the right."""
+    rule = "|".join("--:" if column in numbers else "---" for column in range(len(cells[0])))
+    return ["| " + " | ".join(cells[0]) + " |", f"|{rule}|", *("| " + " | ".join(line) + " |" for line in cells[1:])]
+
+
+def size_of(metric):
+    """The bytes that a metric's name ends with, if it does: "revoke.rereg.p50.4096"."""
+    last = metric.rpartition(".")[2]
+    return int(last) if last.isdigit() and int(last) >= 4096 else None
+
+
+def words_of(size):
+    for limit, letter in ((1 << 30, "G"), (1 << 20, "M"), (1 << 10, "K")):
+        if size >= limit:
+            return f"{size // limit}{letter}"
+    return str(size)
+
+
+def beside(subjects):
+    """ "205 / 110 (1.9)": leasefs, the bare verb, the ratio."""
+    if OURS not in subjects or "verbs" not in subjects:
+        return "-"
+    ratio = ratio_of(subjects[OURS], subjects["verbs"])
+    return f"{short(median(subjects[OURS]))} / {short(median(subjects['verbs']))} ({short(ratio)})"
+
+
+def sized_table(metrics):
+    """A row for each family of metrics that differ in size alone."""
+    sizes = sorted({size_of(metric) for metric in metrics})
+    cells = [["us: leasefs / verbs (ratio)", *(words_of(size) for size in sizes)]]
+    for family in dict.fromkeys(metric.rpartition(".")[0] for metric in metrics):
+        cells.append([family, *(beside(metrics.get(f"{family}.{size}", {})) for size in sizes)])
+    return lines_of(cells, range(1, len(cells[0])))
+
+
+def readme_of(document):
+    """The part that README.md shows: what comes in many sizes has a line for all of them; what grows with directories
+    and was met is left to the words around it."""
+    metrics, rows = document["metrics"], document["targets"]
+    sized = {metric: subjects for metric, subjects in metrics.items()
+             if size_of(metric) and metric.startswith(("grant.", "revoke."))}
+    plain = {metric: subjects for metric, subjects in metrics.items()
+             if metric not in sized and not metric.startswith("grown.")}
+    names = [OURS] + list(dict.fromkeys(name for subjects in plain.values() for name in subjects if name != OURS))
+    cells = [["", "unit", *names, "leasefs against its targets"]]
+    for metric, subjects in plain.items():
+        cells.append([metric, next(iter(subjects.values()))["unit"],
+                      *(short(median(subjects[name])) if name in subjects else "" for name in names),
+                      "; ".join(verdict(row) for row in rows if row["metric"] == metric)])
+    lines = lines_of(cells, range(2, 2 + len(names)))
+    if sized:
+        lines += ["", *sized_table(sized)]
+    return "\n".join(lines)
+
+
 def summary_of(document):
     rows = document["targets"]
     missed = sum(not row["met"] for row in rows)
@@ -125,6 +181,7 @@ def main():
     parser.add_argument("samples")
     parser.add_argument("--json")
     parser.add_argument("--plot")
+    parser.add_argument("--readme")
     parser.add_argument("--strict", action="store_true")
     options = parser.parse_args()
     with open(options.samples, encoding="utf-8") as file:
@@ -137,6 +194,9 @@ def main():
     print(table_of(document))
     print()
     print(summary_of(document))
+    if options.readme:
+        with open(options.readme, "w", encoding="utf-8") as file:
+            file.write(f"{readme_of(document)}\n\n{summary_of(document)}\n")
     if options.plot:
         import plot  # pylint: disable=import-outside-toplevel  # slow to load
 
