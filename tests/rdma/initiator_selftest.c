@@ -477,6 +477,36 @@ static void measure_queue(void)
     stop(session);
 }
 
+/* A refused access breaks the connection that the session's other leases use, too. */
+static void measure_how_long_a_refused_access_holds_other_leases_up(void)
+{
+    struct leasefs_session *session = start(NULL, 0, 0);
+    struct leasefs_lease *kept = take(session, "/1", LEASEFS_READ);
+    double undisturbed = 0, longest = 0, total = 0;
+    uint8_t bytes[4096];
+    enum { ROUNDS = 20 };
+
+    for (int round = 0; round < ROUNDS; round++) {
+        struct leasefs_lease *lost = take(session, "/0", LEASEFS_READ);
+        double started = seconds_now(), took;
+
+        CHECK(leasefs_read(kept, bytes, sizeof(bytes), FILE_OFFSET) == 0);
+        undisturbed += seconds_now() - started;
+        CHECK(ops->revoke(control.leases[0].exposure) == 0 && ops->fence(control.leases[0].exposure) == 0);
+        CHECK(leasefs_read(lost, bytes, sizeof(bytes), FILE_OFFSET) == -EREMOTEIO);
+        started = seconds_now();
+        CHECK(leasefs_read(kept, bytes, sizeof(bytes), FILE_OFFSET) == 0);
+        took = seconds_now() - started;
+        total += took;
+        longest = took > longest ? took : longest;
+        CHECK(leasefs_lease_return(lost) == 0);
+    }
+    printf("# 4 KiB through another lease right after a refused access: %.1f ms, at most %.1f; else %.1f\n",
+           total / ROUNDS * 1e3, longest * 1e3, undisturbed / ROUNDS * 1e3);
+    CHECK(longest < 5);
+    stop(session);
+}
+
 int main(int argc, char **argv)
 {
     static const struct selftest tests[] = {
@@ -493,6 +523,7 @@ int main(int argc, char **argv)
         SELFTEST(measure_bounced),
         SELFTEST(measure_latency),
         SELFTEST(measure_queue),
+        SELFTEST(measure_how_long_a_refused_access_holds_other_leases_up),
     };
 
     return selftest_main(argc, argv, tests, sizeof(tests) / sizeof(*tests));
