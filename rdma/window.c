@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 
 #include "lease/lock_order.h"
+#include <leasefs/protocol.h>
 
 /* Mappings that the rest of the process may need: libraries, thread stacks, the pool, device pages. */
 #define MAPPINGS_RESERVE     4096u
@@ -129,7 +130,8 @@ static int plan_window(const struct layout_segment *segments, const struct layou
 /* Address space on a page boundary, to be filled with MAP_FIXED; nothing else can land in it meanwhile. */
 static int reserve(size_t length, size_t page_size, uint8_t **ret_address)
 {
-    size_t padded = length + page_size;
+    /* Small pages need no alignment. */
+    size_t padded = page_size > LEASEFS_BLOCK_SIZE ? length + page_size : length;
     uint8_t *map = mmap(NULL, padded, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
     if (map == MAP_FAILED)
@@ -138,11 +140,13 @@ static int reserve(size_t length, size_t page_size, uint8_t **ret_address)
 
     if (start > map)
         munmap(map, (size_t)(start - map));
-    munmap(start + length, (size_t)(map + padded - (start + length)));
+    if (map + padded > start + length)
+        munmap(start + length, (size_t)(map + padded - (start + length)));
     *ret_address = start;
     return 0;
 }
 
+/* One run goes anywhere (the kernel aligns it to its pages), several to what window->map reserves. */
 static int map_runs(struct window *window, const struct window_plan *plan, const struct layout_segment *segments,
                     const struct layout_run *runs, size_t n_runs, int prot)
 {
@@ -154,9 +158,14 @@ static int map_runs(struct window *window, const struct window_plan *plan, const
         uint64_t start = run.offset & ~mask;
         uint64_t length = (run.offset + run.length - start + mask) & ~mask;
 
-        if (mmap(to, length, prot, MAP_SHARED | MAP_FIXED, segments[run.segment].fd, (off_t)start) == MAP_FAILED)
+        int fixed = to ? MAP_FIXED : 0;
+        uint8_t *at = mmap(to, length, prot, MAP_SHARED | fixed, segments[run.segment].fd, (off_t)start);
+
+        if (at == MAP_FAILED)
             return -errno;
-        to += length;
+        if (!to)
+            window->map = at;
+        to = at + length;
     }
     /* A child of the daemon must neither keep the pool alive nor make these pages copy on write under a DMA. */
     return madvise(window->map, window->map_length, MADV_DONTFORK) < 0 ? -errno : 0;
@@ -172,7 +181,8 @@ static int map_window(struct window *window, const struct window_plan *plan, con
     if (r < 0)
         return r;
     window->map_length = (plan->lead + plan->length + mask) & ~mask;
-    r = reserve(window->map_length, plan->page_size, &map);
+    if (plan->merged > 1)
+        r = reserve(window->map_length, plan->page_size, &map);
     if (r < 0)
         goto undo_budget;
     window->map = map;
@@ -180,11 +190,12 @@ static int map_window(struct window *window, const struct window_plan *plan, con
     if (r < 0)
         goto undo_map;
     window->mappings = plan->merged;
-    window->address = map + plan->lead;
+    window->address = (uint8_t *)window->map + plan->lead;
     return 0;
 
 undo_map:
-    munmap(map, window->map_length);
+    if (window->map)
+        munmap(window->map, window->map_length);
 undo_budget:
     budget_give(window->budget, plan->merged);
     return r;
