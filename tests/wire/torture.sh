@@ -17,7 +17,7 @@ torture() {
         echo "# a guest's kernel stopped; once more on new ones"
         kill "${jobs_started[@]}" 2>/dev/null || :
         jobs_started=()
-        "$(dirname "${BASH_SOURCE[0]}")/pair.sh" boot "$pair" --kernel 7 --memory 2G --max-seconds 14000 \
+        "$(dirname "${BASH_SOURCE[0]}")/pair.sh" boot "$pair" --kernel 7 --memory 2G --max-seconds 50000 \
             --stage "$(cat "$LEASEFS_STAGE_FILE")" >"$dir/boot.log" 2>&1 </dev/null || { cat "$dir/boot.log"; return 1; }
     done
 }
@@ -29,9 +29,9 @@ guests_live() {
 }
 storm() {
     local rounds=${LEASEFS_TORTURE_ROUNDS:-$1}
-    seconds=10000 in_background client socat "TCP-LISTEN:$peer_port,bind=$client_address,reuseaddr,fork" \
+    seconds=40000 in_background client socat "TCP-LISTEN:$peer_port,bind=$client_address,reuseaddr,fork" \
         "EXEC:$programs/torture_selftest peer"
-    seconds=10000 server env "LEASEFS_TORTURE_ROUNDS=$rounds" "LEASEFS_TEST_SEED=${LEASEFS_TEST_SEED-}" \
+    seconds=40000 server env "LEASEFS_TORTURE_ROUNDS=$rounds" "LEASEFS_TEST_SEED=${LEASEFS_TEST_SEED-}" \
         "LEASEFS_TEST_PEER=exec socat -t 30 STDIO TCP:$client_address:$peer_port,retry=100,interval=0.2" \
         "$programs/torture_selftest" "$server_address" "$2"
 }
