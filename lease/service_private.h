@@ -8,9 +8,9 @@
  *   control thread         sockets, input, the list of sessions
  *   service.lock (leaf)    mail for the control thread, grants by lease id, returns that wait, files of sessions
  *   session.requests_lock  its requests under way; outside the lease table's lock
- *   session.output_lock    (leaf) what is still to be sent, and whose turn it is: the control thread's, or that of a
- * worker who has an answer and finds nothing before it (session_mail()) reference counts       sessions (connection,
- * each request under way, each grant) and grants (table, notice)
+ *   session.output_lock    (leaf) what is still to be sent, and who sends: the control thread, or a worker who has an
+ *                          answer and finds nothing before it, see session_mail()
+ *   reference counts       sessions (connection, each request under way, each grant) and grants (table, notice)
  *
  * What else other threads have for a client goes by mail: mail_post() wakes the control thread.
  */
