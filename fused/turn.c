@@ -15,15 +15,16 @@
 
 #include "lease/lock_order.h"
 
-#define CROWD_NS  20000000u /* so long it is taken for granted that requests come side by side */
-#define OTHERS_NS 20000u    /* who yields for longer has a processor that others want */
-#define STREAK    64u       /* requests without a pause after which another thread shall read, too */
+#define CROWD_NS  20000000u  /* so long it is taken for granted that requests come side by side */
+#define OTHERS_NS 20000u     /* who yields for longer has a processor that others want */
+#define LOADED_NS 100000000u /* for so long they are taken to want it: each yield gives them a time slice */
+#define STREAK    64u        /* requests without a pause after which another thread shall read, too */
 
 struct turn {
     pthread_mutex_t lock;
     pthread_cond_t free; /* a turn is */
     unsigned limit, taken;
-    _Atomic uint64_t watch_ns, crowded_until_ns;
+    _Atomic uint64_t watch_ns, crowded_until_ns, loaded_until_ns;
 };
 
 static _Thread_local struct {
@@ -169,6 +170,7 @@ static ssize_t watch(struct turn *turn, int fd, void *buffer, size_t size, uint6
             break;
         now = now_ns();
         if (now - yielded > OTHERS_NS) {
+            atomic_store_explicit(&turn->loaded_until_ns, now + LOADED_NS, memory_order_relaxed);
             errno = EAGAIN;
             break;
         }
@@ -188,9 +190,16 @@ static ssize_t read_sleeping(int fd, void *buffer, size_t size)
     return n;
 }
 
+static uint64_t watch_ns(struct turn *turn, uint64_t now)
+{
+    if (now < atomic_load_explicit(&turn->loaded_until_ns, memory_order_relaxed))
+        return 0;
+    return atomic_load_explicit(&turn->watch_ns, memory_order_relaxed);
+}
+
 static ssize_t read_in_turn(struct turn *turn, int fd, void *buffer, size_t size)
 {
-    uint64_t started = now_ns(), for_ns = atomic_load_explicit(&turn->watch_ns, memory_order_relaxed);
+    uint64_t started = now_ns(), for_ns = watch_ns(turn, started);
     ssize_t n;
 
     if (for_ns || mine.busy) {

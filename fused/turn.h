@@ -10,8 +10,8 @@
  * each request. Who is about to take long, or to wait for a lock, first passes the turn to another.
  *
  * A reader that had a request a moment ago looks for the next one for a moment before it sleeps (TURN_WATCH_NS): then
- * the kernel has nobody to wake. It lets others have its processor meanwhile, gives up when they take it for long, and
- * does not try while requests are rarer than that.
+ * the kernel has nobody to wake. It lets others have its processor meanwhile; when they take it for long, it gives
+ * up and does not try for some time. Nor does it while requests are rarer than that.
  *
  * With many processors more than one thread may have a turn: another joins when requests do not stop coming, and leaves
  * when they do.
