@@ -9,7 +9,8 @@
  *
  * Thread safety: calls on one session may come from any thread; transfers of different threads proceed in parallel
  * as far as the one connection allows. A session has one thread of its own, which listens for recalls and renews
- * leases; callbacks run on it and must not call leasefs_session_close().
+ * leases; callbacks run on it and must not call leasefs_session_close(). With leasefs_session_options.caller_drives it
+ * has none: see leasefs_session_dispatch().
  *
  * A lease that the server recalls is given back by the library: it stops new transfers (they fail with -ESTALE),
  * waits for those under way and returns the lease, unless leasefs_lease_options.on_recall says otherwise. A transfer
@@ -54,6 +55,10 @@ struct leasefs_session_options {
      * are given back when the server recalls them, after a third of the lease time, when there are more (the oldest
      * first), and when a new lease meets a limit. 0: none; at most 4096. */
     unsigned idle_leases;
+
+    /* No thread: the caller does what it would do, by leasefs_session_dispatch(). All calls on the session and what
+     * belongs to it are one thread's at a time then. */
+    bool caller_drives;
 };
 
 /* $XDG_RUNTIME_DIR/leasefs.sock for users, /run/leasefs.sock for root. Static storage. */
@@ -65,6 +70,17 @@ LEASEFS_API int leasefs_session_open(const struct leasefs_session_options *optio
 
 /* Returns all leases (waiting for the server's fences) and frees. NULL is allowed. */
 LEASEFS_API void leasefs_session_close(struct leasefs_session *session);
+
+/*
+ * For sessions whose caller drives them (caller_drives). leasefs_session_dispatch() handles what has come from the
+ * server, calls callbacks and renews what is due; it does not wait. It is to be called whenever the descriptor, for
+ * poll(2) or epoll(7), is readable, which it is in time for renewals, too. Calls of the session that wait do the same
+ * meanwhile, so callbacks run in any of them. -ENOTCONN: the control connection has ended, and with it the leases;
+ * the descriptor stays readable.
+ * -EINVAL: the session has a thread. -EDEADLK: in a callback.
+ */
+LEASEFS_API int leasefs_session_fd(struct leasefs_session *session);
+LEASEFS_API int leasefs_session_dispatch(struct leasefs_session *session);
 
 /* The last error of this thread as a sentence: what, why, what to do. Never NULL; valid until the thread's next call.
  */
@@ -115,7 +131,8 @@ struct leasefs_lease_options {
      */
     bool unguarded;
 
-    /* Called on the session's thread, possibly before leasefs_lease_open() has returned. Must not block. NULL:
+    /* Called on the session's thread (else in any call that drives the session), possibly before leasefs_lease_open()
+     * has returned. Must not block. NULL:
      * LEASEFS_RECALL_RETURN. The result counts for LEASEFS_NOTICE_RECALL only. */
     enum leasefs_recall_action (*on_notice)(struct leasefs_lease *lease, enum leasefs_notice notice,
                                             unsigned deadline_ms, const char *reason, void *arg);

@@ -16,6 +16,7 @@
 #define POLLS_A_LOOK     16                 /* polls between looks at the clock, which may cost more than a poll */
 #define FLUSH_TIMEOUT_NS (5000 * NS_PER_MS) /* from breaking to destroying a queue pair that does not flush */
 #define WAIT_MS          500                /* looks for the above */
+#define MEANWHILE_MS     10                 /* looks at what else there is to do */
 #define POLL_BATCH       16
 
 int conn_new(const struct cm_link *link, struct device *device, size_t chunk, struct conn **ret_conn)
@@ -92,6 +93,12 @@ void conn_break(struct conn *conn)
     pthread_mutex_lock(&conn->lock);
     conn_tell_locked(conn);
     pthread_mutex_unlock(&conn->lock);
+}
+
+void conn_meanwhile(struct conn *conn, void (*meanwhile)(void *arg), void *arg)
+{
+    conn->meanwhile_arg = arg;
+    conn->meanwhile = meanwhile;
 }
 
 int conn_event_fd(const struct conn *conn)
@@ -304,13 +311,14 @@ static int poll_busily(struct conn *conn, struct ibv_wc *completions, uint64_t d
     return n;
 }
 
-static int wait_ms(uint64_t deadline_ns)
+static int wait_ms(const struct conn *conn, uint64_t deadline_ns)
 {
+    const int most_ms = conn->meanwhile ? MEANWHILE_MS : WAIT_MS;
     uint64_t now_ns = clock_now_ns();
 
     if (deadline_ns <= now_ns)
         return 0;
-    return deadline_ns - now_ns < WAIT_MS * NS_PER_MS ? (int)((deadline_ns - now_ns) / NS_PER_MS + 1) : WAIT_MS;
+    return deadline_ns - now_ns < most_ms * NS_PER_MS ? (int)((deadline_ns - now_ns) / NS_PER_MS + 1) : most_ms;
 }
 
 /* The polling thread: returns with completions; 0: the deadline has passed; -ETIMEDOUT: the connection is broken and
@@ -318,10 +326,13 @@ static int wait_ms(uint64_t deadline_ns)
 static int poll_until(struct conn *conn, struct ibv_wc *completions, uint64_t deadline_ns)
 {
     uint64_t started = clock_now_ns();
-    int n = poll_busily(conn, completions, deadline_ns);
+    int n;
 
+    if (conn->meanwhile)
+        conn->meanwhile(conn->meanwhile_arg);
+    n = poll_busily(conn, completions, deadline_ns);
     while (n == 0) {
-        int timeout_ms = wait_ms(deadline_ns);
+        int timeout_ms = wait_ms(conn, deadline_ns);
 
         /* Armed first, polled again: a completion between the two raises an event. */
         if (ibv_req_notify_cq(conn->link.cq, 0))
@@ -334,6 +345,8 @@ static int poll_until(struct conn *conn, struct ibv_wc *completions, uint64_t de
         if (!timeout_ms)
             return 0;
         await_completion_event(conn, timeout_ms);
+        if (conn->meanwhile)
+            conn->meanwhile(conn->meanwhile_arg);
         n = ibv_poll_cq(conn->link.cq, POLL_BATCH, completions);
     }
     conn->usual_wait_ns += (clock_now_ns() - started) / 8 - conn->usual_wait_ns / 8;

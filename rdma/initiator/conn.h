@@ -41,6 +41,9 @@ void conn_unref(struct conn *conn); /* NULL is allowed */
 void conn_break(struct conn *conn);
 bool conn_broken(const struct conn *conn);
 
+/* Who waits for completions calls this now and then, without a lock. */
+void conn_meanwhile(struct conn *conn, void (*meanwhile)(void *arg), void *arg);
+
 /* rdma_cm's events: poll conn_event_fd() for reading, then call conn_events(), which breaks an ended connection. */
 int conn_event_fd(const struct conn *conn);
 void conn_events(struct conn *conn);

@@ -105,13 +105,13 @@ static int begin_cut(struct leasefs_lease *lease)
 
     pthread_mutex_lock(&session->lock);
     while (lease->cutting)
-        pthread_cond_wait(&session->changed, &session->lock);
+        session_await_locked(session, UINT64_MAX);
     if (lease->queued) {
         status = -EBUSY;
     } else {
         lease->cutting = true;
         while (lease->transfers && lease->holding == HOLDING_ACTIVE)
-            pthread_cond_wait(&session->changed, &session->lock);
+            session_await_locked(session, UINT64_MAX);
         if (lease->holding != HOLDING_ACTIVE)
             status = -ESTALE;
     }
@@ -132,7 +132,7 @@ static int await_answer(struct cut *cut)
     rpc_read_along(session->rpc, &cut->call);
     pthread_mutex_lock(&session->lock);
     while (!cut->done)
-        pthread_cond_wait(&session->changed, &session->lock);
+        session_await_locked(session, UINT64_MAX);
     pthread_mutex_unlock(&session->lock);
     if (cut->call.error)
         return error_from_server(LEASEFS_METHOD_RETURN, cut->call.error);

@@ -127,7 +127,7 @@ static bool all_at_rest_locked(const struct leasefs_session *session)
 
 void holding_return_all(struct leasefs_session *session)
 {
-    struct timespec deadline;
+    uint64_t until_ns;
     int status = 0;
 
     pthread_mutex_lock(&session->lock);
@@ -140,14 +140,13 @@ void holding_return_all(struct leasefs_session *session)
             holding_send_return(lease);
         pthread_mutex_lock(&session->lock);
     }
-    clock_gettime(CLOCK_MONOTONIC, &deadline);
-    deadline.tv_sec += HOLDING_CLOSE_TIMEOUT_S;
+    until_ns = clock_now_ns() + HOLDING_CLOSE_TIMEOUT_S * NS_PER_S;
     while (!all_at_rest_locked(session) && !status)
-        status = pthread_cond_timedwait(&session->changed, &session->lock, &deadline);
+        status = session_await_locked(session, until_ns);
     if (status)
         shutdown(rpc_fd(session->rpc), SHUT_RDWR);
     while (!all_at_rest_locked(session))
-        pthread_cond_wait(&session->changed, &session->lock);
+        session_await_locked(session, UINT64_MAX);
     pthread_mutex_unlock(&session->lock);
 }
 
@@ -436,7 +435,7 @@ int lease_transfer_begin(struct leasefs_lease *lease, bool write, uint64_t offse
 
     pthread_mutex_lock(&session->lock);
     while (lease->cutting)
-        pthread_cond_wait(&session->changed, &session->lock);
+        session_await_locked(session, UINT64_MAX);
     layout = lease->layout;
     status = check_request(lease, &layout, write, offset, length);
     if (status) {

@@ -73,7 +73,7 @@ bool idle_keep(struct leasefs_lease *lease)
     reap(session);
     pthread_mutex_lock(&session->lock);
     while (lease->pins) /* its callback runs, or a renewal is under way */
-        pthread_cond_wait(&session->changed, &session->lock);
+        session_await_locked(session, UINT64_MAX);
     if (!may_keep_locked(lease)) {
         pthread_mutex_unlock(&session->lock);
         return false;
@@ -168,7 +168,7 @@ bool idle_give_back_all(struct leasefs_session *session)
         pthread_mutex_lock(&session->lock);
     }
     while (any_ending_locked(session))
-        pthread_cond_wait(&session->changed, &session->lock);
+        session_await_locked(session, UINT64_MAX);
     pthread_mutex_unlock(&session->lock);
     reap(session);
     return any;

@@ -155,7 +155,7 @@ static int acquire(struct leasefs_lease *lease, const char *path, struct leasefs
     rpc_read_along(session->rpc, &lease->open_call);
     pthread_mutex_lock(&session->lock);
     while (lease->pins && !lease->granted)
-        pthread_cond_wait(&session->changed, &session->lock);
+        session_await_locked(session, UINT64_MAX);
     status = lease->granted ? 0 : lease->end_status;
     taken_up = lease->kept && !lease->kept->taken;
     pthread_mutex_unlock(&session->lock);
@@ -409,7 +409,7 @@ int leasefs_lease_return(struct leasefs_lease *lease)
         rpc_read_along(session->rpc, &lease->return_call);
     pthread_mutex_lock(&session->lock);
     while (!holding_at_rest_locked(lease))
-        pthread_cond_wait(&session->changed, &session->lock);
+        session_await_locked(session, UINT64_MAX);
     unlink_locked(lease);
     pthread_mutex_unlock(&session->lock);
     status = lease->end_status;

@@ -482,6 +482,7 @@ int leasefs_queue_wait(struct leasefs_queue *queue, struct leasefs_event *events
         return status;
     if (!max || min > max)
         return error_set(-EINVAL, "a queue is asked for at least one event, and not for less than it is to wait for");
+    session_drive_now_and_then(queue->session);
     come_back(queue);
     for (;;) {
         enum conn_wait how;

@@ -83,6 +83,9 @@ struct conn {
     struct slot *slots; /* [link.depth], NULL until first needed */
     struct device_memory bounce;
 
+    void (*meanwhile)(void *arg); /* conn_meanwhile() */
+    void *meanwhile_arg;
+
     /* The polling thread's. */
     unsigned unacked_events;
     uint64_t usual_wait_ns; /* of late */

@@ -19,6 +19,8 @@ struct rpc {
     int watch_fd;
     void (*wake)(void *arg); /* NULL: callers do not read */
     void *wake_arg;
+    void (*drive)(void *arg); /* NULL: there is a thread that reads */
+    void *drive_arg;
 
     pthread_mutex_t lock;
     pthread_cond_t ended;
@@ -121,6 +123,12 @@ void rpc_share(struct rpc *rpc, void (*wake)(void *arg), void *arg)
 {
     rpc->wake_arg = arg;
     rpc->wake = wake;
+}
+
+void rpc_drive(struct rpc *rpc, void (*drive)(void *arg), void *arg)
+{
+    rpc->drive_arg = arg;
+    rpc->drive = drive;
 }
 
 /* Adds the call to the list, so that a reply that comes at once finds it. */
@@ -254,8 +262,15 @@ int rpc_wait(struct rpc *rpc, struct rpc_call *call)
 {
     rpc_read_along(rpc, call);
     pthread_mutex_lock(&rpc->lock);
-    while (!call->done)
-        pthread_cond_wait(&rpc->ended, &rpc->lock);
+    while (!call->done) {
+        if (!rpc->drive) {
+            pthread_cond_wait(&rpc->ended, &rpc->lock);
+            continue;
+        }
+        pthread_mutex_unlock(&rpc->lock);
+        rpc->drive(rpc->drive_arg);
+        pthread_mutex_lock(&rpc->lock);
+    }
     pthread_mutex_unlock(&rpc->lock);
     if (call->error)
         return error_from_server(call->method, call->error);

@@ -58,6 +58,9 @@ int rpc_watch_fd(const struct rpc *rpc); /* readable: rpc_receive() has somethin
 /* From here on callers read along. wake(): has the session's thread call rpc_receive() though nothing is readable. */
 void rpc_share(struct rpc *rpc, void (*wake)(void *arg), void *arg);
 
+/* Nobody else reads: who waits calls drive(), which waits for something and calls rpc_receive(), until it is there. */
+void rpc_drive(struct rpc *rpc, void (*drive)(void *arg), void *arg);
+
 /* Sends. Steals `params` (NULL: none), also on failure. On failure complete() is not called. */
 int rpc_start(struct rpc *rpc, const char *method, json_t *params, struct rpc_call *call);
 

@@ -2,13 +2,10 @@
 #include "rdma/initiator/session.h"
 
 #include <errno.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "lease/lock_order.h"
@@ -16,6 +13,7 @@
 #include "rdma/initiator/conn.h"
 #include "rdma/initiator/device.h"
 #include "rdma/initiator/error.h"
+#include "rdma/initiator/loop.h"
 #include <leasefs/protocol.h>
 
 #define DEFAULT_DEPTH 16
@@ -47,141 +45,6 @@ const char *leasefs_default_control(void)
     return default_control;
 }
 
-void session_wake(struct leasefs_session *session)
-{
-    uint64_t one = 1;
-
-    /* Fails only when the counter is full: then it is readable, which is all that is wanted. */
-    if (write(session->wake_fd, &one, sizeof(one)) < 0)
-        return;
-}
-
-static void wake_to_read(void *arg)
-{
-    session_wake(arg);
-}
-
-int session_may_block(const struct leasefs_session *session)
-{
-    if (pthread_equal(pthread_self(), session->thread))
-        return error_set(-EDEADLK, "a callback must not wait for the session's thread, which it runs on");
-    return 0;
-}
-
-/* ---- the session's thread ---- */
-
-static void on_notification(void *arg, const char *method, const json_t *params)
-{
-    lease_notified(arg, method, params);
-}
-
-static void control_lost(struct leasefs_session *session)
-{
-    struct conn *conn;
-
-    pthread_mutex_lock(&session->lock);
-    session->lost = true;
-    conn = session->conn ? conn_ref(session->conn) : NULL;
-    pthread_cond_broadcast(&session->changed);
-    pthread_mutex_unlock(&session->lock);
-    /* Without the control connection the session is over, and with it all that its connection may reach. */
-    if (conn)
-        conn_break(conn);
-    conn_unref(conn);
-    lease_all_lost(session);
-}
-
-static int poll_timeout(uint64_t now_ns, uint64_t deadline_ns)
-{
-    uint64_t ms;
-
-    if (deadline_ns == UINT64_MAX)
-        return -1;
-    ms = deadline_ns > now_ns ? (deadline_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS : 0;
-    return ms > 60000 ? 60000 : (int)ms;
-}
-
-static struct conn *watched_conn(struct leasefs_session *session)
-{
-    struct conn *conn = NULL;
-
-    pthread_mutex_lock(&session->lock);
-    if (session->conn && !conn_broken(session->conn))
-        conn = conn_ref(session->conn);
-    pthread_mutex_unlock(&session->lock);
-    return conn;
-}
-
-static bool is_stopping(struct leasefs_session *session)
-{
-    bool stopping;
-
-    pthread_mutex_lock(&session->lock);
-    stopping = session->stopping;
-    pthread_mutex_unlock(&session->lock);
-    return stopping;
-}
-
-/* One round: waits for something to happen and handles it. */
-static void look_around(struct leasefs_session *session, bool *lost)
-{
-    uint64_t next_ns = *lost ? UINT64_MAX : lease_renew_due(session, clock_now_ns());
-    struct conn *conn = watched_conn(session);
-    struct pollfd fds[] = {
-        {.fd = session->wake_fd, .events = POLLIN},
-        {.fd = *lost ? -1 : rpc_watch_fd(session->rpc), .events = POLLIN},
-        {.fd = conn ? conn_event_fd(conn) : -1, .events = POLLIN},
-    };
-    uint64_t woken;
-
-    if (poll(fds, 3, poll_timeout(clock_now_ns(), next_ns)) > 0) {
-        if (fds[0].revents && read(session->wake_fd, &woken, sizeof(woken)) < 0)
-            woken = 0;
-        if ((fds[1].revents || (fds[0].revents && !*lost)) && rpc_receive(session->rpc, on_notification, session)) {
-            control_lost(session);
-            *lost = true;
-        }
-        if (fds[2].revents)
-            conn_events(conn);
-    }
-    conn_unref(conn);
-}
-
-static void *session_thread(void *arg)
-{
-    struct leasefs_session *session = arg;
-    bool lost = false;
-
-    while (!is_stopping(session))
-        look_around(session, &lost);
-    return NULL;
-}
-
-static int start_thread(struct leasefs_session *session)
-{
-    sigset_t all, old;
-    int status;
-
-    /* Signals are for the program's own threads. */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    status = -pthread_create(&session->thread, NULL, session_thread, session);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    if (status)
-        return error_set(status, "no thread for the session: %s", strerror(-status));
-    pthread_setname_np(session->thread, "leasefs-session");
-    return 0;
-}
-
-static void stop_thread(struct leasefs_session *session)
-{
-    pthread_mutex_lock(&session->lock);
-    session->stopping = true;
-    pthread_mutex_unlock(&session->lock);
-    session_wake(session);
-    pthread_join(session->thread, NULL);
-}
-
 /* ---- opening and closing ---- */
 
 static int take_options(struct leasefs_session *session, const struct leasefs_session_options *options)
@@ -193,6 +56,7 @@ static int take_options(struct leasefs_session *session, const struct leasefs_se
     if (options->idle_leases > LEASEFS_MAX_SESSION_LEASES)
         return error_set(-EINVAL, "at most %u idle leases", LEASEFS_MAX_SESSION_LEASES);
     session->max_idle = options->idle_leases;
+    session->driven = options->caller_drives;
     session->depth = options->depth ? options->depth : DEFAULT_DEPTH;
     session->chunk = options->chunk ? options->chunk : DEFAULT_CHUNK;
     session->client = strdup(client);
@@ -220,14 +84,17 @@ static int greet(struct leasefs_session *session)
     return 0;
 }
 
-/* What needs no thread. */
+/* What needs no loop. */
 static void session_free(struct leasefs_session *session)
 {
+    const int fds[] = {session->wake_fd, session->epoll_fd, session->timer_fd};
+
     conn_unref(session->conn);
     device_free(session->device);
     rpc_free(session->rpc);
-    if (session->wake_fd >= 0)
-        close(session->wake_fd);
+    for (size_t i = 0; i < sizeof(fds) / sizeof(*fds); i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
     pthread_cond_destroy(&session->changed);
     pthread_mutex_destroy(&session->lock);
     free(session->client);
@@ -254,6 +121,7 @@ int leasefs_session_open(const struct leasefs_session_options *options, struct l
     pthread_cond_init(&session->changed, &clock);
     pthread_condattr_destroy(&clock);
     session->looks_at_ns = UINT64_MAX;
+    session->epoll_fd = session->timer_fd = session->conn_fd = -1;
     session->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (session->wake_fd < 0) {
         status = error_set(-errno, "no event counter for the session: %m");
@@ -267,18 +135,17 @@ int leasefs_session_open(const struct leasefs_session_options *options, struct l
     status = rpc_connect(&where, &session->rpc);
     if (status)
         goto undo_session;
-    rpc_share(session->rpc, wake_to_read, session);
-    status = start_thread(session);
+    status = loop_start(session);
     if (status)
         goto undo_session;
     status = greet(session);
     if (status)
-        goto undo_thread;
+        goto undo_loop;
     *ret_session = session;
     return 0;
 
-undo_thread:
-    stop_thread(session);
+undo_loop:
+    loop_stop(session);
 undo_session:
     session_free(session);
     return status;
@@ -291,7 +158,7 @@ void leasefs_session_close(struct leasefs_session *session)
     while (session->queues)
         leasefs_queue_free(session->queues);
     lease_return_all(session);
-    stop_thread(session);
+    loop_stop(session);
     session_free(session);
 }
 
@@ -336,16 +203,11 @@ static int ask_where_to_connect(struct leasefs_session *session, struct cm_reque
 /* Waits, but no longer than the control connection lasts. */
 static void back_off(struct leasefs_session *session, unsigned ms)
 {
-    struct timespec until;
-    int waited = 0;
+    uint64_t until_ns = clock_now_ns() + ms * NS_PER_MS;
 
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += (long)(ms * NS_PER_MS);
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
     pthread_mutex_lock(&session->lock);
-    while (!session->lost && !waited)
-        waited = pthread_cond_timedwait(&session->changed, &session->lock, &until);
+    while (!session->lost && !session_await_locked(session, until_ns))
+        ;
     pthread_mutex_unlock(&session->lock);
 }
 
@@ -359,6 +221,8 @@ static int try_to_connect(struct leasefs_session *session, struct device **devic
         status = cm_connect(&request, device, &link);
     if (!status)
         status = conn_new(&link, *device, session->chunk, ret_conn);
+    if (!status && session->driven)
+        conn_meanwhile(*ret_conn, loop_drive_meanwhile, session);
     return status;
 }
 
@@ -383,7 +247,7 @@ int session_conn(struct leasefs_session *session, struct conn **ret_conn)
 
     pthread_mutex_lock(&session->lock);
     while (session->connecting)
-        pthread_cond_wait(&session->changed, &session->lock);
+        session_await_locked(session, UINT64_MAX);
     if (session->conn && !conn_broken(session->conn) && !session->lost) {
         *ret_conn = conn_ref(session->conn);
         pthread_mutex_unlock(&session->lock);
@@ -408,7 +272,7 @@ int session_conn(struct leasefs_session *session, struct conn **ret_conn)
         *ret_conn = conn_ref(fresh);
     pthread_cond_broadcast(&session->changed);
     pthread_mutex_unlock(&session->lock);
-    session_wake(session);
+    loop_watch_conn(session);
     return status;
 }
 

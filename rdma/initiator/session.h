@@ -18,7 +18,8 @@
  * Threads. The session's own thread reads the control socket (but while a caller who waits does, rpc.h), runs
  * callbacks, renews leases and watches the RDMA connection for a disconnect. It never waits for a reply (it may be the
  * one that would read it) nor for a transfer: what has to follow those is started by whoever ends them (a lease whose
- * recall came during transfers is returned by the last of these). Callers' threads do everything else.
+ * recall came during transfers is returned by the last of these). Callers' threads do everything else. Where the caller
+ * drives, his calls do that work, too (loop.h); it is one thread's at a time then.
  *
  * A lease, seen from here:
  *
@@ -85,8 +86,15 @@ struct leasefs_session {
     unsigned depth;
     size_t chunk;
     unsigned max_idle;
-    pthread_t thread;
-    int wake_fd; /* eventfd: look at `stopping`, at the connection, at the times anew */
+    pthread_t thread; /* unless `driven` */
+    int wake_fd;      /* eventfd: look at `stopping`, at the connection, at the times anew */
+
+    /* The caller drives: one thread's at a time. */
+    bool driven;
+    bool dispatching;       /* a callback may be running */
+    int epoll_fd, timer_fd; /* leasefs_session_fd(); for renewals */
+    int conn_fd;            /* of the connection that epoll_fd watches, or -1 */
+    uint64_t last_drive_ns;
 
     pthread_mutex_t lock;
     pthread_cond_t changed; /* a lease's state, transfers, callbacks; connecting */
@@ -102,6 +110,13 @@ struct leasefs_session {
 
 /* Makes the session's thread look around. */
 void session_wake(struct leasefs_session *session);
+
+/* Waits, as on a condition, until something of the session may have changed. The caller who drives it makes it change:
+ * callbacks may run. With the session's lock. -ETIMEDOUT: it is later than that (clock_now_ns(); UINT64_MAX: never). */
+int session_await_locked(struct leasefs_session *session, uint64_t until_ns);
+
+/* What a driving caller who waits for transfers owes to the rest; nothing where there is a thread. */
+void session_drive_now_and_then(struct leasefs_session *session);
 
 /* A working connection, made anew if there is none; the caller drops it with conn_unref(). Sets the error sentence. */
 int session_conn(struct leasefs_session *session, struct conn **ret_conn);

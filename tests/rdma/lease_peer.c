@@ -8,13 +8,15 @@
  *   notice ...              came by itself, between answers
  *
  * It does not guard itself: its leases are unguarded unless that is asked for, so that what stops a transfer is the
- * server's NIC and nothing else. It looks inside the library for two things: `forge` uses a lease with another's key
- * and address, `unrenewed` lets one expire while the session lives.
+ * server's NIC and nothing else. With LEASEFS_DRIVEN in its environment its session has no thread. It looks inside the
+ * library for two things: `forge` uses a lease with another's key and address, `unrenewed` lets one expire while the
+ * session lives.
  */
 
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -473,6 +475,17 @@ static void run_line(char *line)
     say("error EINVAL no command %s", words[0]);
 }
 
+/* A driven session's work between commands. */
+static bool drive_until_input(void)
+{
+    struct pollfd ready[] = {{.fd = 0, .events = POLLIN}, {.fd = leasefs_session_fd(session), .events = POLLIN}};
+
+    while (ready[1].fd >= 0 && !ready[0].revents)
+        if (poll(ready, 2, -1) > 0 && ready[1].revents && leasefs_session_dispatch(session))
+            ready[1].fd = -1; /* the server is gone; commands say so */
+    return true;
+}
+
 int main(int argc, char **argv)
 {
     struct leasefs_session_options options = {.client = "lease_peer"};
@@ -485,6 +498,8 @@ int main(int argc, char **argv)
         return 2;
     }
     options.server = getenv("LEASEFS_SERVER");
+    options.caller_drives = getenv("LEASEFS_DRIVEN");
+    setvbuf(stdin, NULL, _IONBF, 0); /* poll() is to know of each line */
     options.control = argc > 1 ? argv[1] : NULL;
     options.host = argc > 2 ? argv[2] : NULL;
     status = leasefs_session_open(&options, &session);
@@ -496,7 +511,7 @@ int main(int argc, char **argv)
         return 1;
     }
     say("ok ready");
-    while (getline(&line, &size, stdin) > 0)
+    while (drive_until_input() && getline(&line, &size, stdin) > 0)
         run_line(line);
     free(line);
     leasefs_buffer_free(session, buffer);

@@ -44,8 +44,10 @@ hold() {
     jobs_started+=("$holder")
     until_true 20 grep -q 'remote key' "$dir/$name"
 }
-peer_start() {
+peer_start() { # [DRIVEN]: without a thread of the library's
+    [[ ! ${1:-} ]] || export LEASEFS_DRIVEN=1
     coproc peer { exec "$programs/lease_peer" "$control" 2>&1; }
+    unset LEASEFS_DRIVEN
     jobs_started+=("$peer_PID")
     peer_answer >/dev/null
 }

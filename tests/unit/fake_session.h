@@ -24,6 +24,17 @@ void session_wake(struct leasefs_session *session)
     (void)session;
 }
 
+void session_drive_now_and_then(struct leasefs_session *session)
+{
+    (void)session;
+}
+
+int session_await_locked(struct leasefs_session *session, uint64_t until_ns)
+{
+    (void)until_ns;
+    return -pthread_cond_wait(&session->changed, &session->lock);
+}
+
 int session_conn(struct leasefs_session *session, struct conn **ret_conn)
 {
     if (session->conn && conn_broken(session->conn)) {
