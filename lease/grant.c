@@ -96,7 +96,8 @@ static void refuse_request(struct request *request, int error)
         refusal.remedy = "Try again when the waiting operation is done.";
     } else if (error == -ENFILE) {
         refusal.reason = LEASEFS_REASON_LIMIT;
-        refusal.remedy = "Leases that nobody renewed lately are being recalled: try again soon.";
+        refusal.remedy = request->wait ? "Leases that nobody renewed lately are being recalled: try again soon."
+                                       : "Ask without --try, so that leases are recalled which nobody renewed lately.";
     } else if (error == -EMFILE || error == -EDQUOT) {
         refusal.reason = LEASEFS_REASON_LIMIT;
         refusal.remedy = "Return leases that are not needed.";
@@ -213,7 +214,7 @@ static void finish(struct request *request, uint64_t lease_id)
     error = grant_expose(grant);
     if (error) {
         c->layout->release(c->fs, grant->hold);
-        if (error == -ENOMEM) /* the limit on locked memory, most likely */
+        if (error == -ENOMEM && request->wait) /* the limit on locked memory, most likely */
             lease_make_room(service->table, request->session->id, grant->range.length, service_now_ns());
         goto undo_grant;
     }

@@ -137,6 +137,37 @@ static void a_session_has_a_limited_number_of_leases(void **state)
     client_hang_up(&client);
 }
 
+/* The limit on locked memory: as that on leased bytes, but it is the device that meets it. */
+static void where_no_memory_can_be_locked_the_lease_renewed_least_recently_is_recalled(void **state)
+{
+    static const char wish[] = "{\"path\":\"/c\",\"mode\":\"read\",\"wait\":true}";
+    struct client renewed, left, third;
+    int64_t first, second;
+    char params[64];
+
+    (void)state;
+    client_open(&renewed);
+    client_open(&left);
+    client_open(&third);
+    first = client_lease(&renewed, "/a", "read");
+    second = client_lease(&left, "/b", "read");
+    snprintf(params, sizeof(params), "{\"lease\":%lld}", (long long)first);
+    client_result(&renewed, "renew", params, "sequence");
+    world.expose_error = -ENOMEM;
+    client_refused(&third, "lease", "{\"path\":\"/c\",\"mode\":\"read\",\"wait\":false}", "ENOMEM", NULL);
+    client_result(&left, "status", "{}", "uptime_ms"); /* who does not wait has nobody recalled */
+    client_refused(&third, "lease", wish, "ENOMEM", NULL);
+    json_decref(client_notice(&left, "recall", second));
+    client_result(&renewed, "status", "{}", "uptime_ms"); /* one is enough, and this one is in use */
+    client_return(&left, second);
+    world.expose_error = 0;
+    client_result(&third, "lease", wish, "lease");
+    client_result(&renewed, "status", "{}", "uptime_ms");
+    client_hang_up(&renewed);
+    client_hang_up(&left);
+    client_hang_up(&third);
+}
+
 static void without_a_device_leases_are_refused_with_what_to_do(void **state)
 {
     struct lease_service_config config = world_config();
@@ -545,6 +576,7 @@ int main(void)
         STORY(a_lease_is_granted_renewed_and_returned),
         STORY(refusals_say_what_is_wrong_where_and_what_to_do),
         STORY(a_session_has_a_limited_number_of_leases),
+        STORY(where_no_memory_can_be_locked_the_lease_renewed_least_recently_is_recalled),
         cmocka_unit_test(without_a_device_leases_are_refused_with_what_to_do),
         STORY(a_cookie_is_handed_out_as_hexadecimal_digits),
         STORY(a_holder_is_told_of_a_recall_and_its_return_lets_the_local_write_go),
