@@ -102,6 +102,11 @@ bool fs_read_only(const struct fs *fs)
     return fs->read_only;
 }
 
+void fs_set_sizes_kept(struct fs *fs)
+{
+    fs->sizes_kept = true;
+}
+
 void fs_set_lease_table(struct fs *fs, struct lease_table *table)
 {
     fs->leases = table;

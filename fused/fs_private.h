@@ -106,7 +106,7 @@ struct fs {
     struct lease_table *leases;
     struct fs_kernel_cache cache;
     char *control_path;
-    bool read_only, noatime;
+    bool read_only, noatime, sizes_kept;
     uint64_t generation;
     uint64_t hash_seed;
 

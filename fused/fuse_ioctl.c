@@ -190,6 +190,9 @@ static void clone_range(fuse_req_t req, fuse_ino_t ino, int flags, const void *i
         err = regular_size(req, source, &source_size);
     if (!err)
         err = check_clone(&range, source_size, &length);
+    /* With writeback Linux takes no notice of another size. */
+    if (!err && server_of(req)->config.writeback && (length > own_size || range.destination_offset > own_size - length))
+        err = -EOPNOTSUPP;
     if (err)
         fuse_reply_err(req, -err);
     else
@@ -198,7 +201,7 @@ static void clone_range(fuse_req_t req, fuse_ino_t ino, int flags, const void *i
 
 /* ---- fallocate ---- */
 
-/* With writeback Linux is right about sizes, and would not believe another. */
+/* With writeback Linux would not believe another size. */
 static int check_fallocate(fuse_req_t req, fuse_ino_t ino, int flags, const struct leasefs_falloc *range)
 {
     uint64_t unused;

@@ -108,6 +108,16 @@ static int clone_inode(struct fs *fs, struct fs_inode *src, struct fs_inode *dst
     return (int)err;
 }
 
+static uint64_t size_of(struct fs_inode *inode)
+{
+    uint64_t size;
+
+    inode_lock_shared(inode);
+    size = file_data_size(inode->data);
+    inode_unlock(inode);
+    return size;
+}
+
 static int clone_onto(struct fs *fs, struct fs_inode *src, struct fs_inode *dst, const struct lease_credentials *who,
                       struct lease_waiter *waiter)
 {
@@ -116,6 +126,8 @@ static int clone_onto(struct fs *fs, struct fs_inode *src, struct fs_inode *dst,
     if (dst->type != S_IFREG)
         return dst->type == S_IFDIR ? -EISDIR : -EINVAL;
     err = path_permission(dst, who, PATH_MAY_WRITE);
+    if (!err && fs->sizes_kept && size_of(src) != size_of(dst))
+        err = -EOPNOTSUPP;
     if (!err)
         err = clone_inode(fs, src, dst, waiter);
     if (!err)

@@ -85,6 +85,8 @@ static int start_fs(struct daemon *d)
 
     if (!err && d->options->noatime)
         fs_set_noatime(d->fs);
+    if (!err && d->options->writeback)
+        fs_set_sizes_kept(d->fs);
     if (!err)
         err = fs_set_control_path(d->fs, d->options->control);
     if (!err)

@@ -41,7 +41,8 @@ struct leasefs_clone_range {
 
 /* On a regular file that is open for writing, not with O_APPEND; it becomes
  * longer where the range wants it, never shorter. Waits for leases as a write
- * does. Other errors: as FICLONERANGE, and ESTALE: no such token: it was used,
+ * does. EOPNOTSUPP: it would become longer, on a mount with
+ * `writeback`. Other errors: as FICLONERANGE, and ESTALE: no such token: it was used,
  * it is too old, or it comes from elsewhere. */
 #define LEASEFS_IOC_CLONE_RANGE _IOW('l', 0xe1, struct leasefs_clone_range)
 

@@ -185,4 +185,26 @@ mount_fs pool=16M,writeback,device=none
 head -c 16384 /dev/zero >"$mnt/f"
 refused_with 'writeback' "$LEASECTL" fallocate --collapse --range=0:4K "$mnt/f"
 expect 16384 "$(stat -c %s "$mnt/f")"
+# Nor do clones change sizes there.
+cat >"$dir/clone.py" <<'PY'
+import errno, fcntl, os, struct, sys
+from modes import refused
+def clone(source, destination):
+    token = bytes(fcntl.ioctl(source, 2 << 30 | 24 << 16 | ord("l") << 8 | 0xe0, bytes(24)))
+    fcntl.ioctl(destination, 1 << 30 | 48 << 16 | ord("l") << 8 | 0xe1, token + struct.pack("=QQQ", 0, 0, 0))
+os.chdir(sys.argv[1])
+f, g = os.open("f", os.O_RDWR), os.open("g", os.O_RDWR | os.O_CREAT)
+refused(errno.EOPNOTSUPP, clone, f, g)
+os.pwrite(g, b"g" * 20000, 0)
+os.fsync(g)
+clone(f, g)
+assert os.pread(g, 30000, 0) == bytes(16384) + b"g" * 3616
+PY
+python3 "$dir/clone.py" "$mnt"
+refused_with 'not supported' "$LEASECTL" clone "$mnt/f" "$mnt/g"
+"$LEASECTL" clone "$mnt/f" "$mnt/new" >"$dir/said"
+cmp "$mnt/f" "$mnt/new"
+truncate -s 16384 "$mnt/g"
+"$LEASECTL" clone "$mnt/f" "$mnt/g" >"$dir/said"
+cmp "$mnt/f" "$mnt/g"
 unmount_fs
