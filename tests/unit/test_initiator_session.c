@@ -37,6 +37,7 @@ static int begin_transfer(struct leasefs_lease *lease, bool write, uint64_t offs
 struct behaviour {
     json_int_t lease_time_ms; /* 0: long */
     const char *after_grant;  /* a line sent right behind a grant, in the same write */
+    const char *meanwhile;    /* a lease waits until another request was answered, and this line sent */
     const char *refuse_lease; /* an error object */
     const char *refuse_renew; /* likewise */
     bool garbage;             /* answer a lease with no JSON at all */
@@ -56,7 +57,9 @@ struct server {
     unsigned leases, renewals, returns, publishes;
     unsigned return_sequence;
     unsigned parts;
-    json_t *part; /* the parameters of the last return of a part */
+    json_t *part;        /* the parameters of the last return of a part */
+    json_t *late_params; /* of a lease that waits */
+    json_int_t late_id;
 };
 
 static void send_text(struct server *server, const char *text)
@@ -140,7 +143,12 @@ static void answer(struct server *server, json_t *request)
         reply(server, id, "result", json_pack("{s:i, s:i}", "session", 1, "block_size", 4096), NULL);
     } else if (!strcmp(method, "lease")) {
         count(server, &server->leases);
-        grant(server, id, params);
+        if (server->behaviour.meanwhile) {
+            server->late_id = id;
+            server->late_params = json_incref(params);
+        } else {
+            grant(server, id, params);
+        }
     } else if (!strcmp(method, "renew")) {
         count(server, &server->renewals);
         if (server->behaviour.refuse_renew)
@@ -156,6 +164,12 @@ static void answer(struct server *server, json_t *request)
         reply(server, id, "result", json_pack("{s:i}", "inode", 9), NULL);
     } else {
         reply(server, id, "error", json_pack("{s:i, s:s}", "code", -32601, "message", "no such method"), NULL);
+        if (server->late_params) {
+            send_text(server, server->behaviour.meanwhile);
+            grant(server, server->late_id, server->late_params);
+            json_decref(server->late_params);
+            server->late_params = NULL;
+        }
     }
 }
 
@@ -847,6 +861,34 @@ static void a_recall_that_crosses_the_return_of_a_part_is_answered(void **state)
     stop_server(server);
 }
 
+static void *open_and_return(void *arg)
+{
+    struct leasefs_lease *lease = open_lease(arg, NULL);
+
+    assert_int_equal(leasefs_lease_return(lease), 0);
+    return NULL;
+}
+
+/* Who reads the answer to another's call ends that; at what is for the session's thread it stops reading, and gets its
+ * own answer from there. */
+static void who_waits_longest_reads_for_the_others(void **state)
+{
+    struct server *server = start_server_that(
+        &(const struct behaviour){.meanwhile = "{\"jsonrpc\": \"2.0\", \"method\": \"news of tomorrow\"}\n"});
+    struct leasefs_session *session = open_session(server);
+    pthread_t waiting;
+
+    (void)state;
+    for (unsigned round = 1; round <= 20; round++) {
+        assert_int_equal(pthread_create(&waiting, NULL, open_and_return, session), 0);
+        await(server, &server->leases, round);
+        assert_int_equal(leasefs_call(session, "status", NULL, NULL), -EOPNOTSUPP);
+        pthread_join(waiting, NULL);
+    }
+    leasefs_session_close(session);
+    stop_server(server);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -854,6 +896,7 @@ int main(void)
         cmocka_unit_test(a_refusal_says_what_where_and_what_to_do),
         cmocka_unit_test(a_recall_is_answered_by_giving_the_lease_back),
         cmocka_unit_test(a_recall_on_the_heels_of_the_grant_finds_the_lease),
+        cmocka_unit_test(who_waits_longest_reads_for_the_others),
         cmocka_unit_test(a_recall_waits_for_transfers_under_way_and_refuses_new_ones),
         cmocka_unit_test(a_kept_lease_is_not_given_back),
         cmocka_unit_test(a_revoked_lease_moves_no_bytes),
