@@ -16,7 +16,7 @@
 #include "lease/lock_order.h"
 
 #define CROWD_NS  20000000u  /* so long it is taken for granted that requests come side by side */
-#define OTHERS_NS 20000u     /* who yields for longer has a processor that others want */
+#define OTHERS_NS 300000u    /* who yields for longer has a processor that others want */
 #define LOADED_NS 100000000u /* for so long they are taken to want it: each yield gives them a time slice */
 #define STREAK    64u        /* requests without a pause after which another thread shall read, too */
 
