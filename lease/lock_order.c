@@ -156,10 +156,18 @@ int __wrap_pthread_mutex_lock(pthread_mutex_t *mutex)
     return __real_pthread_mutex_lock(mutex);
 }
 
+/* What a test may define to look at what lies between two locks: tests/unit/unlock_hook.h. */
+void mutex_was_unlocked(void) __attribute__((weak));
+
 int __wrap_pthread_mutex_unlock(pthread_mutex_t *mutex)
 {
+    int err;
+
     give(mutex);
-    return __real_pthread_mutex_unlock(mutex);
+    err = __real_pthread_mutex_unlock(mutex);
+    if (mutex_was_unlocked)
+        mutex_was_unlocked();
+    return err;
 }
 
 int __wrap_pthread_mutex_destroy(pthread_mutex_t *mutex)
