@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
-# Every file names its licence; none has blanks at a line's end, or the place of somebody's checkout.
+# Every file names its licence, every test can be run; none has blanks at a line's end, or the place of somebody's checkout.
 # shellcheck source=tests/lint/lib.sh
 . "$(dirname "$0")/lib.sh"
 
@@ -9,6 +9,10 @@ exempt='^(LICENSE|tests/fuzz/corpus/.*)$'
 while read -r file; do
     head -n 4 "$file" | grep -q 'SPDX-License-Identifier: BSD-2-Clause' || complain "$file: no SPDX line at its top"
 done < <(files | grep -vE "$exempt")
+
+while read -r file; do
+    [ -x "$file" ] || complain "$file: a test that cannot be run (chmod +x)"
+done < <(files | grep -E '(^|/)test_[^/]*\.sh$')
 
 while read -r line; do
     complain "blanks at the end: $line"
