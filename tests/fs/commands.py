@@ -241,7 +241,9 @@ class Commands:
         # Who has no handle may see attributes a second old, where the kernel caches them: ask with one.
         for fd in [os.open(path, os.O_RDONLY | os.O_NONBLOCK)] if not os.path.islink(path) else []:
             os.close(fd)
-        return "".join(l for l, b, a in zip("amc", before, now()) if a > b) or "-"
+        # mmap() in POSIX: the time of access may move at any time between mmap() and munmap(), or not at all.
+        shown = "mc" if command[0] == "poke" else "amc"
+        return "".join(l for l, b, a in zip("amc", before, now()) if a > b and l in shown) or "-"
     def child(self, *command): return self.as_user(None, list(command))
 
     def as_user(self, uid, command):
