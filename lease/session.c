@@ -381,8 +381,13 @@ static bool send_first(struct session *session, const json_t *message)
     if (sent < 0) /* as in session_send() */
         shutdown(fd, SHUT_RDWR);
     free(line);
-    if (end_sending_first(session) && (rest = make_letter(session, NULL, true)))
-        mail_post(session->service, rest);
+    if (end_sending_first(session)) {
+        rest = make_letter(session, NULL, true);
+        if (rest)
+            mail_post(session->service, rest);
+        else
+            shutdown(fd, SHUT_RDWR);
+    }
     return true;
 }
 
