@@ -70,17 +70,6 @@ static int poll_timeout(uint64_t now_ns, uint64_t deadline_ns)
     return ms > 60000 ? 60000 : (int)ms;
 }
 
-static struct conn *watched_conn(struct leasefs_session *session)
-{
-    struct conn *conn = NULL;
-
-    pthread_mutex_lock(&session->lock);
-    if (session->conn && !conn_broken(session->conn))
-        conn = conn_ref(session->conn);
-    pthread_mutex_unlock(&session->lock);
-    return conn;
-}
-
 static bool is_stopping(struct leasefs_session *session)
 {
     bool stopping;
@@ -95,7 +84,7 @@ static bool is_stopping(struct leasefs_session *session)
 static void look_around(struct leasefs_session *session, uint64_t until_ns, bool *lost)
 {
     uint64_t next_ns = *lost ? UINT64_MAX : lease_renew_due(session, clock_now_ns());
-    struct conn *conn = watched_conn(session);
+    struct conn *conn = session_present_conn(session);
     struct pollfd fds[] = {
         {.fd = session->wake_fd, .events = POLLIN},
         {.fd = *lost ? -1 : rpc_watch_fd(session->rpc), .events = POLLIN},
@@ -156,7 +145,7 @@ static void watch_in(struct leasefs_session *session, int fd)
 /* A connection that is broken would call for ever. `fresh`: the descriptor's number may be that of the one before. */
 static void watch_conn(struct leasefs_session *session, bool fresh)
 {
-    struct conn *conn = watched_conn(session);
+    struct conn *conn = session_present_conn(session);
     int fd = conn ? conn_event_fd(conn) : -1;
 
     if (session->conn_fd >= 0 && (fresh || fd != session->conn_fd))

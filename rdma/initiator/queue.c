@@ -95,18 +95,6 @@ static void detach(struct leasefs_queue *queue)
     queue->conn = NULL;
 }
 
-/* The session's connection if there is one that works. */
-static struct conn *present_conn(struct leasefs_session *session)
-{
-    struct conn *conn = NULL;
-
-    pthread_mutex_lock(&session->lock);
-    if (session->conn && !conn_broken(session->conn))
-        conn = conn_ref(session->conn);
-    pthread_mutex_unlock(&session->lock);
-    return conn;
-}
-
 /* Watches a connection that works. *ret_later: not now, because one would have to be made and the caller may not block,
  * or because the broken one is still in use. */
 static int need_conn(struct leasefs_queue *queue, bool may_block, bool *ret_later)
@@ -119,7 +107,7 @@ static int need_conn(struct leasefs_queue *queue, bool may_block, bool *ret_late
         return 0;
     if (!queue->moving) {
         detach(queue);
-        conn = present_conn(queue->session);
+        conn = session_present_conn(queue->session);
         if (!conn && may_block)
             status = session_conn(queue->session, &conn);
     }

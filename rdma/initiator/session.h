@@ -38,6 +38,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "rdma/initiator/conn.h"
 #include "rdma/initiator/rpc.h"
 #include <leasefs/leasefs.h>
 
@@ -120,6 +121,17 @@ void session_drive_now_and_then(struct leasefs_session *session);
 
 /* A working connection, made anew if there is none; the caller drops it with conn_unref(). Sets the error sentence. */
 int session_conn(struct leasefs_session *session, struct conn **ret_conn);
+/* The connection if there is one that works, to be dropped likewise; NULL. Makes none. */
+static inline struct conn *session_present_conn(struct leasefs_session *session)
+{
+    struct conn *conn = NULL;
+
+    pthread_mutex_lock(&session->lock);
+    if (session->conn && !conn_broken(session->conn))
+        conn = conn_ref(session->conn);
+    pthread_mutex_unlock(&session->lock);
+    return conn;
+}
 
 /* -EDEADLK, with a sentence, on the session's own thread: a callback that waits for what only this thread can do. */
 int session_may_block(const struct leasefs_session *session);
