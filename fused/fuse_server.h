@@ -19,10 +19,10 @@ struct fuse_args;
 struct fuse_session;
 struct fuse_server;
 
-/* How far the kernel may trust what it has read. NONE: not at all; all I/O is direct. AUTO: pages until it is told,
- * attributes and names for a second. ALWAYS: everything until it is told. `writeback`: it may also keep what is
- * written, and is right about sizes and times then: not for files that anybody else changes, as leases do. */
-enum fuse_cache { FUSE_CACHE_AUTO, FUSE_CACHE_NONE, FUSE_CACHE_ALWAYS };
+/* How far the kernel may trust what it has read. NONE: not at all; all I/O is direct. AUTO: until it is told.
+ * `writeback`: it may also keep what is written, and is right about sizes and times then: not for files that anybody
+ * else changes, as leases do. */
+enum fuse_cache { FUSE_CACHE_AUTO, FUSE_CACHE_NONE };
 
 struct fuse_server_config {
     enum fuse_cache cache;

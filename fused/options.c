@@ -296,12 +296,10 @@ static int read_cache(const struct raw *raw, struct options *options)
 {
     const char *text = raw->cache ? raw->cache : "auto";
 
-    if (strcmp(text, "auto") == 0)
+    if (strcmp(text, "auto") == 0 || strcmp(text, "always") == 0)
         options->cache = FUSE_CACHE_AUTO;
     else if (strcmp(text, "none") == 0)
         options->cache = FUSE_CACHE_NONE;
-    else if (strcmp(text, "always") == 0)
-        options->cache = FUSE_CACHE_ALWAYS;
     else
         return complain("cache=%s: it can be auto, none or always", text);
     options->writeback = raw->writeback;
