@@ -238,9 +238,6 @@ class Commands:
         before = now()
         time.sleep(0.02)
         self.run(list(command))
-        # Who has no handle may see attributes a second old, where the kernel caches them: ask with one.
-        for fd in [os.open(path, os.O_RDONLY | os.O_NONBLOCK)] if not os.path.islink(path) else []:
-            os.close(fd)
         # mmap() in POSIX: the time of access may move at any time between mmap() and munmap(), or not at all.
         shown = "mc" if command[0] == "poke" else "amc"
         return "".join(l for l, b, a in zip("amc", before, now()) if a > b and l in shown) or "-"
