@@ -4,7 +4,7 @@
 # the mappings.
 . "$(dirname "$0")/lib.sh"
 here=$(cd "$(dirname "$0")" && pwd)
-modes=(cache=always writeback)
+modes=(writeback)
 # Shared mappings of files that are not cached: Linux 6.6.
 [ "$(printf '%s\n' 6.6 "$(uname -r)" | sort -V | head -n 1)" != 6.6 ] || modes+=(cache=none)
 for mode in "${modes[@]}"; do

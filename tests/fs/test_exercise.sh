@@ -9,7 +9,7 @@ operations=${LEASEFS_TEST_OPERATIONS:-200000}
 seed=${LEASEFS_TEST_SEED:-$RANDOM}
 
 # Alone, at full speed; the other cache modes for a part of it. (writeback goes without leases. The later device= counts.)
-for mode in cache=auto cache=none cache=always writeback,device=none; do
+for mode in cache=auto cache=none writeback,device=none; do
     mount_fs "pool=64M,$mode"
     echo "$mode"
     "$LEASEFS_EXERCISE" "$mnt" "$operations" "$seed" || fail "the exerciser with $mode"

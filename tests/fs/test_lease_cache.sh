@@ -4,7 +4,7 @@
 # shows at once all the same.
 # shellcheck source=tests/fs/lease_lib.sh
 . "$(dirname "$0")/lease_lib.sh"
-mount_fs pool=64M
+mount_fs pool=64M,cache=always # as auto
 cd "$mnt"
 
 # shows BEFORE FORMAT AFTER FILE COMMAND...: what stat says (a pattern), before and after.
