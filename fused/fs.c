@@ -130,18 +130,30 @@ void fs_set_kernel_cache(struct fs *fs, const struct fs_kernel_cache *cache)
 
 void cache_forget_attr(struct fs *fs, uint64_t ino)
 {
+    lock_none_held();
     if (fs->cache.inval_inode)
         fs->cache.inval_inode(fs->cache.ctx, ino, -1, 0);
 }
 
 void cache_forget_bytes(struct fs *fs, uint64_t ino, struct lease_range range)
 {
+    lock_none_held();
     if (fs->cache.inval_inode)
         fs->cache.inval_inode(fs->cache.ctx, ino, (int64_t)range.offset, (int64_t)range.length);
 }
 
+void cache_forget_bytes_later(struct fs *fs, uint64_t ino, struct lease_range range, void (*done)(void *arg), void *arg)
+{
+    lock_none_held();
+    if (fs->cache.inval_inode_later)
+        fs->cache.inval_inode_later(fs->cache.ctx, ino, (int64_t)range.offset, (int64_t)range.length, done, arg);
+    else if (done)
+        done(arg);
+}
+
 void cache_forget_name(struct fs *fs, uint64_t dir, const char *name)
 {
+    lock_none_held();
     if (fs->cache.inval_entry)
         fs->cache.inval_entry(fs->cache.ctx, dir, name);
     cache_forget_attr(fs, dir);
@@ -149,10 +161,7 @@ void cache_forget_name(struct fs *fs, uint64_t dir, const char *name)
 
 void fs_forget_pages(struct fs *fs, uint64_t ino, void (*done)(void *arg), void *arg)
 {
-    if (fs->cache.inval_inode_later)
-        fs->cache.inval_inode_later(fs->cache.ctx, ino, 0, 0, done, arg);
-    else
-        done(arg);
+    cache_forget_bytes_later(fs, ino, (struct lease_range){0, 0}, done, arg);
 }
 
 void fs_op_end(struct fs *fs, struct lease_waiter *waiter)

@@ -194,6 +194,8 @@ void inode_accessed(const struct fs *fs, struct fs_inode *inode);
 /* Tell the kernel, if there is a mount, of what changed without its knowing. No lock held. */
 void cache_forget_attr(struct fs *fs, uint64_t ino); /* waits for nobody */
 void cache_forget_bytes(struct fs *fs, uint64_t ino, struct lease_range range);
+void cache_forget_bytes_later(struct fs *fs, uint64_t ino, struct lease_range range, void (*done)(void *arg),
+                              void *arg); /* done: may be NULL */
 void cache_forget_name(struct fs *fs, uint64_t dir, const char *name);
 
 /* exclusive: after a change of bytes. true: the mode has changed, tell_mode() once unlocked */

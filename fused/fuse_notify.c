@@ -35,6 +35,7 @@ static struct fuse_session *session_get(struct fuse_notifier *notifier)
 {
     struct fuse_session *session;
 
+    lock_none_held();
     pthread_mutex_lock(&notifier->lock);
     session = notifier->session;
     if (session)
@@ -114,6 +115,7 @@ void fuse_notify_inode_later(void *arg, uint64_t ino, int64_t offset, int64_t le
     struct note *note = malloc(sizeof(*note));
     bool queued = false;
 
+    lock_none_held(); /* it may have to be done here */
     if (note) {
         *note = here;
         pthread_mutex_lock(&notifier->lock);

@@ -158,12 +158,7 @@ static int layout_flush(void *arg, uint64_t ino, struct lease_range range)
 static void layout_invalidate(void *arg, uint64_t ino, struct lease_range range, void (*done)(void *arg),
                               void *done_arg)
 {
-    struct fs *fs = arg;
-
-    if (fs->cache.inval_inode_later)
-        fs->cache.inval_inode_later(fs->cache.ctx, ino, (int64_t)range.offset, (int64_t)range.length, done, done_arg);
-    else if (done)
-        done(done_arg);
+    cache_forget_bytes_later(arg, ino, range, done, done_arg);
 }
 
 static int layout_extents(void *arg, uint64_t ino, uint64_t offset, struct layout_extent *extents, int max)

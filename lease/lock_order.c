@@ -128,6 +128,15 @@ static void take(const void *lock)
     held[n_held++] = ranked;
 }
 
+void lock_none_held(void)
+{
+    if (n_held == 0)
+        return;
+    fprintf(stderr, "lock order: others are called with rank %d (order %llu) held\n", held[0].rank,
+            (unsigned long long)held[0].order);
+    abort();
+}
+
 static void give(const void *lock)
 {
     for (unsigned i = n_held; i-- > 0;) {

@@ -11,7 +11,8 @@
  * callbacks made, without locks: the last reference frees, a callback comes back.
  *
  * A new lock gets a place in this list and a lock_rank() beside its init (tools/lib/check-includes looks). Debug and
- * ASan builds abort on the spot when a thread breaks the order (lock_order.c); TSan looks for cycles by itself.
+ * ASan builds abort on the spot when a thread breaks the order, or comes to a lock_none_held() with a lock
+ * (lock_order.c); TSan looks for cycles by itself.
  */
 enum lock_rank {
     LOCK_FS_RENAME = 1, /* fs.rename_lock: exclusive while a directory moves, shared while one walks up by `parent` */
@@ -53,12 +54,19 @@ enum lock_rank {
 #ifdef LEASEFS_LOCK_CHECK
 /* Says where a new lock (mutex or rwlock) stands. `order`: among several of one rank, smaller ones first. */
 void lock_rank(const void *lock, enum lock_rank rank, uint64_t order);
+
+/* This thread holds no lock of the list: said where somebody else is called who may wait for ours. */
+void lock_none_held(void);
 #else
 static inline void lock_rank(const void *lock, enum lock_rank rank, uint64_t order)
 {
     (void)lock;
     (void)rank;
     (void)order;
+}
+
+static inline void lock_none_held(void)
+{
 }
 #endif
 

@@ -1,19 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include <pthread.h>
 #include <setjmp.h>
-#include <signal.h>
 #include <stdarg.h>
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "lease/lock_order.h"
+#include "tests/unit/survives.h"
 
 static pthread_mutex_t table, fabric, park, service, unranked;
 static pthread_rwlock_t inode_1, inode_2;
@@ -93,24 +88,23 @@ static void wait_with_another_lock(void)
     pthread_cond_timedwait(&cond, &park, &past);
 }
 
-/* Did a process that does this end well? */
-static bool survives(void (*act)(void))
+static void calls_out(void)
 {
-    pid_t child = fork();
-    int status;
+    pthread_rwlock_rdlock(&inode_1);
+    pthread_rwlock_unlock(&inode_1);
+    lock_none_held();
+}
 
-    assert_true(child >= 0);
-    if (!child) {
-        setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
-        if (!freopen("/dev/null", "w", stderr))
-            _exit(1);
-        signal(SIGABRT, SIG_DFL);
-        act();
-        _exit(0);
-    }
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_true(WIFEXITED(status) ? WEXITSTATUS(status) == 0 : WTERMSIG(status) == SIGABRT);
-    return WIFEXITED(status);
+static void calls_out_with_a_lock(void)
+{
+    pthread_rwlock_rdlock(&inode_1);
+    lock_none_held();
+}
+
+static void calls_out_with_a_leaf(void)
+{
+    pthread_mutex_lock(&park);
+    lock_none_held();
 }
 
 static void locks_taken_in_order_are_let_through(void **state)
@@ -131,6 +125,17 @@ static void a_broken_order_ends_the_process(void **state)
     assert_false(survives(under_a_leaf));
     assert_false(survives(twice));
     assert_false(survives(wait_with_another_lock));
+}
+
+static void who_calls_others_with_a_lock_ends_the_process(void **state)
+{
+    (void)state;
+    assert_true(survives(calls_out));
+#ifndef LEASEFS_LOCK_CHECK
+    skip();
+#endif
+    assert_false(survives(calls_out_with_a_lock));
+    assert_false(survives(calls_out_with_a_leaf));
 }
 
 static void a_lock_that_was_destroyed_has_no_rank(void **state)
@@ -154,6 +159,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(locks_taken_in_order_are_let_through),
         cmocka_unit_test(a_broken_order_ends_the_process),
+        cmocka_unit_test(who_calls_others_with_a_lock_ends_the_process),
         cmocka_unit_test(a_lock_that_was_destroyed_has_no_rank),
     };
 
