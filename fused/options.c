@@ -447,38 +447,64 @@ void options_free(struct options *options)
     fuse_opt_free_args(&options->fuse);
 }
 
-static void unmount_lazily(const char *mountpoint)
+static bool unmount_lazily(const char *mountpoint)
 {
     const char *const argv[] = {"fusermount3", "-u", "-z", "--", mountpoint, NULL};
+    int status = -1;
     pid_t child;
 
-    if (umount2(mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW) == 0 || errno != EPERM)
-        return;
+    if (umount2(mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
+        return true;
+    if (errno != EPERM)
+        return false;
     child = fork();
     if (child == 0) {
         execvp(argv[0], (char *const *)argv);
         _exit(127);
     }
-    if (child > 0)
-        (void)waitpid(child, NULL, 0);
+    return child > 0 && waitpid(child, &status, 0) == child && status == 0;
+}
+
+/* A daemon that was killed answers until its last descriptor of the device is closed: what it was still asked fails
+ * with ECONNABORTED then, and later questions with ENOTCONN. */
+static bool daemon_is_dead(int err)
+{
+    return err == -ENOTCONN || err == -ECONNABORTED;
+}
+
+/* stat(), once all mounts of dead daemons are gone from there. Waits for one that is dying, as for one that is slow. */
+static int stat_living(const char *path, struct stat *ret_stat)
+{
+    struct statfs fs;
+    struct stat st;
+    int err;
+
+    for (;;) {
+        /* First this, as the answer of stat may come from the kernel's cache. */
+        err = statfs(path, &fs) ? -errno : 0;
+        if (!daemon_is_dead(err))
+            err = stat(path, &st) ? -errno : 0;
+        if (!daemon_is_dead(err) || !unmount_lazily(path))
+            break;
+        fprintf(stderr, "leasefs: %s: unmounted what a daemon that is dead has left there\n", path);
+    }
+    if (!err)
+        *ret_stat = st;
+    return err;
 }
 
 int options_check_mountpoint(struct options *options)
 {
     char *path = absolute(options->mountpoint);
-    struct statfs fs;
     struct stat st;
     char *real;
+    int err;
 
     if (!path)
         return -ENOMEM;
-    /* Not stat: its answer may come from the kernel's cache. */
-    if (statfs(path, &fs) != 0 && errno == ENOTCONN) {
-        fprintf(stderr, "leasefs: %s: unmounting what a daemon that is dead has left there\n", path);
-        unmount_lazily(path);
-    }
-    if (stat(path, &st) != 0) {
-        fprintf(stderr, "leasefs: mountpoint %s: %s\n", path, strerror(errno));
+    err = stat_living(path, &st);
+    if (err) {
+        fprintf(stderr, "leasefs: mountpoint %s: %s\n", path, strerror(-err));
         free(path);
         return -EINVAL;
     }
