@@ -10,6 +10,7 @@ be killed itself, the kernel kills QEMU (setpriv --pdeathsig).
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -22,6 +23,7 @@ BOOT_SECONDS = 240          # emulated, on a busy machine
 KVM_BOOT_SECONDS = 20       # a KVM that works needs 3; one that does not may hang
 SILENCE_SECONDS = 90        # the agent beats every 2 s
 KILL_SECONDS = 40           # for the agent to end a session by force
+STALL_SECONDS = 60          # a processor that long in the guest's kernel, and the kernel panics
 CONSOLE_TAIL = 24000
 BOOT_TRIES = 3              # of the last accelerator, when the guest's clock is wrong or its kernel panics in the boot
 CLOCK_SECONDS = 2.5         # the guest reads the real time at its start, in whole seconds
@@ -74,7 +76,9 @@ class Supervisor:
         config = self.config
         append = ("root=/dev/vda console=ttyS0 loglevel=5 panic=-1 oops=panic net.ifnames=0 mitigations=off"
                   " log_buf_len=4M audit=0 selinux=0 apparmor=0 cryptomgr.notests printk.devkmsg=on"
-                  " watchdog_thresh=30 tsc=reliable random.trust_cpu=on")
+                  " watchdog_thresh=30 tsc=reliable random.trust_cpu=on"
+                  # A processor that spins for ever: the agent, on the other one, would beat on.
+                  f" rcupdate.rcu_cpu_stall_timeout={STALL_SECONDS} sysctl.kernel.panic_on_rcu_stall=1")
         arguments = [
             "setpriv", "--pdeathsig", "KILL", "--",
             "qemu-system-x86_64", "-name", f"leasefs-testbed-{config['name']}",
@@ -308,8 +312,10 @@ class Supervisor:
             if self.died or finish.done():
                 continue
             if ended.done():
-                self.declare_dead(f"QEMU ended (status {self.qemu.returncode}): a kernel panic, a power-off"
-                                  " in the guest, or a kill from outside")
+                panics = re.findall(r"Kernel panic - not syncing: (.*?)\r?\n", self.tail())
+                self.declare_dead(f"kernel panic: {panics[-1]}" if panics else
+                                  f"QEMU ended (status {self.qemu.returncode}): a power-off in the guest,"
+                                  " or a kill from outside")
             elif time.monotonic() - self.last_heard > self.config["silence"]:
                 self.declare_dead(f"it hung: not a sign of life for {self.config['silence']} s")
 
