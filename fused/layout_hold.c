@@ -235,5 +235,7 @@ int layout_committed(void *arg, uint64_t ino, struct lease_range range, uint64_t
     }
     inode_unlock(inode);
     inode_put(fs, inode);
+    if (!err)
+        cache_forget_attr(fs, ino);
     return err;
 }

@@ -154,7 +154,8 @@ struct layout_ops {
     bool (*sole)(void *fs, struct layout_hold *hold);
 
     /* A remote writer changed, or may have changed, the range: new mtime, ctime and data version; size becomes
-     * `new_size` when it is not UINT64_MAX (and lies within the last block of the range; else -EINVAL). */
+     * `new_size` when it is not UINT64_MAX (and lies within the last block of the range; else -EINVAL). The kernel
+     * is told that the attributes which it knows are old; its pages of the range stay. */
     int (*committed)(void *fs, uint64_t inode, struct lease_range range, uint64_t new_size);
 
     /* Drops the kernel's cached pages of the range, on a thread of the filesystem's own, and then calls done(arg).
