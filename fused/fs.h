@@ -53,6 +53,7 @@ struct fs_entry {
     uint64_t ino;
     uint64_t generation; /* differs between daemon lives, so that stale NFS handles are noticed */
     struct stat attr;
+    bool fleeting; /* a remote writer has a lease: its commits change attr without Linux's knowing */
 };
 
 /* The root directory belongs to `owner`, mode 0755. The pool outlives the fs. */
@@ -142,8 +143,9 @@ int fs_statx(struct fs *fs, uint64_t ino, struct stat *ret_attr, struct timespec
 #define FS_SET_MTIME_NOW  (1u << 8)
 #define FS_SET_TIMES_KEPT (1u << 10) /* by the caller, who says "now" in figures */
 #define FS_SET_KILL_PRIV  (1u << 9)  /* by someone who may not keep set-user-id */
+/* ret_fleeting: as in struct fs_entry; NULL: of no interest. */
 int fs_setattr(struct fs *fs, uint64_t ino, const struct stat *attr, unsigned what, struct lease_waiter *waiter,
-               struct stat *ret_attr);
+               struct stat *ret_attr, bool *ret_fleeting);
 
 int fs_statfs(struct fs *fs, struct statvfs *ret_stat);
 

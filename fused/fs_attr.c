@@ -263,7 +263,7 @@ static int check_kept(const struct fs_inode *inode, unsigned what)
 }
 
 int fs_setattr(struct fs *fs, uint64_t ino, const struct stat *attr, unsigned what, struct lease_waiter *waiter,
-               struct stat *ret_attr)
+               struct stat *ret_attr, bool *ret_fleeting)
 {
     struct fs_inode *inode = inode_get(fs, ino);
     uint64_t mark = space_mark(fs);
@@ -282,6 +282,8 @@ int fs_setattr(struct fs *fs, uint64_t ino, const struct stat *attr, unsigned wh
             set_owner_and_mode(inode, attr, what);
             set_times(inode, attr, what);
             inode_stat(inode, ret_attr);
+            if (ret_fleeting)
+                *ret_fleeting = inode->write_holds > 0;
         }
         inode_unlock(inode);
     } while (space_again(fs, &mark, waiter, &err));

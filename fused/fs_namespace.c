@@ -13,6 +13,7 @@ void entry_fill(struct fs *fs, struct fs_inode *inode, struct fs_entry *entry)
     entry->generation = fs->generation;
     inode_lock_shared(inode);
     inode_stat(inode, &entry->attr);
+    entry->fleeting = inode->write_holds > 0;
     inode_unlock(inode);
 }
 

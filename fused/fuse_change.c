@@ -29,6 +29,7 @@ struct change {
     int mode;
     bool kill_priv;
     bool nonblock; /* the caller would rather have EAGAIN */
+    bool fleeting; /* of attr */
 };
 
 static struct change *change_of(struct parked *parked)
@@ -138,7 +139,7 @@ static bool must_kill_priv(fuse_req_t req)
 static int64_t run_setattr(struct change *c, struct lease_waiter *waiter)
 {
     struct stat attr;
-    int err = fs_setattr(fs_of(c->req), c->ino, &c->attr, c->flags, waiter, &attr);
+    int err = fs_setattr(fs_of(c->req), c->ino, &c->attr, c->flags, waiter, &attr, &c->fleeting);
 
     if (!err)
         c->attr = attr;
@@ -150,7 +151,7 @@ static void reply_setattr(struct change *c, int64_t result)
     if (result < 0)
         fuse_reply_err(c->req, (int)-result);
     else
-        fuse_reply_attr(c->req, &c->attr, server_of(c->req)->cache_seconds);
+        fuse_reply_attr(c->req, &c->attr, attr_seconds(c->req, c->fleeting));
 }
 
 static unsigned what_to_set(int to_set)

@@ -7,13 +7,20 @@
 
 #include "fused/fuse_private.h"
 
+/* Where a notice that attributes are old may cross an answer, Linux is not to keep them: README, "The kernel's cache".
+ */
+double attr_seconds(fuse_req_t req, bool fleeting)
+{
+    return fleeting ? 0 : server_of(req)->cache_seconds;
+}
+
 void entry_to_fuse(fuse_req_t req, const struct fs_entry *entry, struct fuse_entry_param *param)
 {
     *param = (struct fuse_entry_param){
         .ino = entry->ino,
         .generation = entry->generation,
         .attr = entry->attr,
-        .attr_timeout = server_of(req)->cache_seconds,
+        .attr_timeout = attr_seconds(req, entry->fleeting),
         .entry_timeout = server_of(req)->cache_seconds,
     };
 }

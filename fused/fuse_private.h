@@ -55,6 +55,7 @@ static inline void reply_result(fuse_req_t req, int64_t result)
 
 /* Replies with the entry (its lookup count goes back if the kernel did not take it), or the error. */
 void reply_entry(fuse_req_t req, int err, const struct fs_entry *entry);
+double attr_seconds(fuse_req_t req, bool fleeting); /* how long Linux may keep attributes */
 void entry_to_fuse(fuse_req_t req, const struct fs_entry *entry, struct fuse_entry_param *param);
 
 /* How a file that was just opened is read and written: past the kernel's cache or through it. Its handle is the flags

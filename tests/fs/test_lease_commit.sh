@@ -25,8 +25,8 @@ call()
     read -r -t 30 answer <&"${rpc[0]}" || fail "$*: $(cat "$dir/rpc")"
 }
 
-# The length of an answer to GETATTR: header and fuse_attr_out.
-attr=120
+# The lengths of answers: header and fuse_attr_out, fuse_entry_out, three of fuse_direntplus.
+attr=120 entry=144 three=496
 
 # crosses LENGTH FILE COMMAND...: the command's answer is of that length and crosses the commit of a size; afterwards
 # Linux knows that size.
@@ -68,6 +68,11 @@ export LEASEFS_TEST_ANSWERS
 mount_fs pool=64M
 cd "$mnt"
 random_file known $size
+mkdir in
+for new in found in/listed; do # names that Linux has not seen
+    "$LEASECTL" --control "$control" clone :/known ":/$new" >/dev/null
+    "$LEASECTL" --control "$control" prepare --write ":/$new" >/dev/null
+done
 start_rpc
 
 # Nothing crosses.
@@ -81,12 +86,26 @@ expect $size "$(stat -c %s known)"
 # GETATTR. Linux takes no notice of answers to what it asked before it was told (since 5.8).
 call "commit {\"lease\": $lease}"
 crosses $attr known stat -c %s known
+
+# SETATTR and LINK: it does not look (SETATTR: older versions). The answers are not to be kept while there is a writer's lease.
+crosses $attr known python3 -I -c 'import os; os.chmod("known", 0o600)'
+crosses $entry known python3 -I -c 'import os; os.link("known", "other")'
+return_it
+
+# LOOKUP and READDIRPLUS of a file that Linux does not know yet, so the notice was lost on it: the same.
+size=5000
+leased found
+crosses $entry found stat -c %s found
+return_it
+size=5000
+leased in/listed
+crosses $three in/listed ls -U in
 return_it
 
 # Without a lease Linux keeps them.
-stat -c %s known >/dev/null
+stat -c %s known found in/listed >/dev/null
 echo $attr >"$answers/hold"
-stat -c %s known >/dev/null
+stat -c %s known found in/listed >/dev/null
 [ -e "$answers/hold" ] || fail "Linux asks for attributes that cannot change"
 rm "$answers/hold"
 

@@ -121,7 +121,7 @@ static void leases_are_given_by_the_list(void **state)
     assert_int_equal(open_as(f, 12, LEASE_READ), 0);
     assert_int_equal(open_as(f, 12, LEASE_WRITE), -EACCES);
     assert_int_equal(open_as(f, 13, LEASE_READ), -EACCES);
-    assert_int_equal(fs_setattr(f->fs, ino, &attr, FS_SET_MODE, NULL, &attr), 0);
+    assert_int_equal(fs_setattr(f->fs, ino, &attr, FS_SET_MODE, NULL, &attr, NULL), 0);
     assert_int_equal(open_as(f, 11, LEASE_READ), -EACCES);
 }
 

@@ -189,7 +189,7 @@ static void permissions_count_inside_and_on_the_way_to_an_export(void **state)
     assert_int_equal(open_close(f, "/data/x", &bob, LEASE_WRITE), -EACCES);
     assert_int_equal(fs_lookup(f->fs, FS_ROOT_INO, "real", &e), 0);
     assert_int_equal(open_close(f, "/way/in/z", &bob, LEASE_READ), 0);
-    assert_int_equal(fs_setattr(f->fs, e.ino, &attr, FS_SET_MODE, NULL, &attr), 0);
+    assert_int_equal(fs_setattr(f->fs, e.ino, &attr, FS_SET_MODE, NULL, &attr, NULL), 0);
     fs_forget(f->fs, e.ino, 1);
     assert_int_equal(open_close(f, "/way/in/z", &bob, LEASE_READ), -EACCES);
 }

@@ -323,7 +323,7 @@ static int64_t set_attr(struct tree *t, uint64_t ino, const struct stat *attr, u
 {
     struct stat after;
 
-    return fs_setattr(t->f->fs, ino, attr, what, NULL, &after);
+    return fs_setattr(t->f->fs, ino, attr, what, NULL, &after, NULL);
 }
 
 static int64_t do_chmod(struct tree *t)

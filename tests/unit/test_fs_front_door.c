@@ -38,7 +38,7 @@ static int64_t resize(struct fixture *f, uint64_t ino, uint64_t size, struct par
 {
     struct stat attr = {.st_size = (off_t)size};
 
-    return fs_setattr(f->fs, ino, &attr, FS_SET_SIZE, &op->waiter, &attr);
+    return fs_setattr(f->fs, ino, &attr, FS_SET_SIZE, &op->waiter, &attr, NULL);
 }
 
 static void a_write_waits_for_the_lease_on_its_bytes_and_changes_nothing_before(void **state)

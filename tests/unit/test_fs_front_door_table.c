@@ -63,7 +63,7 @@ static int64_t set_size(struct scene *s, uint64_t size, struct lease_waiter *wai
 {
     struct stat attr = {.st_size = (off_t)size};
 
-    return fs_setattr(s->f->fs, s->ino, &attr, FS_SET_SIZE, waiter, &attr);
+    return fs_setattr(s->f->fs, s->ino, &attr, FS_SET_SIZE, waiter, &attr, NULL);
 }
 
 static int64_t truncate_to(struct scene *s, struct lease_waiter *waiter)
@@ -190,7 +190,8 @@ static int64_t change_mode_and_times(struct scene *s, struct lease_waiter *waite
 {
     struct stat attr = {.st_mode = 0600, .st_uid = 1, .st_gid = 1};
 
-    return fs_setattr(s->f->fs, s->ino, &attr, FS_SET_MODE | FS_SET_UID | FS_SET_GID | FS_SET_MTIME_NOW, waiter, &attr);
+    return fs_setattr(s->f->fs, s->ino, &attr, FS_SET_MODE | FS_SET_UID | FS_SET_GID | FS_SET_MTIME_NOW, waiter, &attr,
+                      NULL);
 }
 
 static int64_t prepare(struct scene *s, struct lease_waiter *waiter)

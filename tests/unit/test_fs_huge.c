@@ -161,7 +161,7 @@ static void others_allocate_while_a_huge_file_is_cut_off(void **state)
     (void)state;
     allocate(blocks * BLOCK);
     watch(others_allocate);
-    assert_int_equal(fs_setattr(s.f.fs, s.ino, &attr, FS_SET_SIZE, NULL, &attr), 0);
+    assert_int_equal(fs_setattr(s.f.fs, s.ino, &attr, FS_SET_SIZE, NULL, &attr, NULL), 0);
     expect_turns(blocks);
     assert_int_equal(stat_of(&s.f, s.ino).st_blocks, 0);
 }

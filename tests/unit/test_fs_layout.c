@@ -15,7 +15,7 @@ static void set_owner(struct fixture *f, uint64_t ino, uid_t uid, gid_t gid, mod
 {
     struct stat attr = {.st_uid = uid, .st_gid = gid, .st_mode = mode};
 
-    assert_int_equal(fs_setattr(f->fs, ino, &attr, FS_SET_UID | FS_SET_GID | FS_SET_MODE, NULL, &attr), 0);
+    assert_int_equal(fs_setattr(f->fs, ino, &attr, FS_SET_UID | FS_SET_GID | FS_SET_MODE, NULL, &attr, NULL), 0);
 }
 
 static int open_close(struct fixture *f, const char *path, const struct lease_credentials *who, enum lease_mode mode)
@@ -308,7 +308,7 @@ static void bytes_behind_the_end_are_zeros_again_after_a_write_lease(void **stat
     memset(block, 'X', BLOCK);
     end_lease(f, &lease);
     assert_int_equal(byte_at(f, ino, 99), 'X');
-    assert_int_equal(fs_setattr(f->fs, ino, &attr, FS_SET_SIZE, NULL, &attr), 0);
+    assert_int_equal(fs_setattr(f->fs, ino, &attr, FS_SET_SIZE, NULL, &attr, NULL), 0);
     assert_int_equal(byte_at(f, ino, 100), 0);
     assert_int_equal(byte_at(f, ino, BLOCK - 1), 0);
 }

@@ -83,7 +83,7 @@ static void a_reader_keeps_the_bytes_as_they_were(void **state)
                      0);
     assert_int_equal(byte_at(f, ino, BLOCK), 0);
     assert_int_equal(remote[BLOCK], 'a');
-    assert_int_equal(fs_setattr(f->fs, ino, &attr, FS_SET_SIZE, NULL, &attr), 0);
+    assert_int_equal(fs_setattr(f->fs, ino, &attr, FS_SET_SIZE, NULL, &attr, NULL), 0);
     assert_int_equal(remote[0], 'a');
     /* Not even when the pool is short of blocks does anybody else get them (I1). */
     ino = make_file(f, "b", 4 * BLOCK);

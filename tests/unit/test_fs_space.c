@@ -38,7 +38,7 @@ static int64_t operate(struct fixture *f, int operation, const struct files *fil
     case UNSHARE:
         return fs_fallocate(f->fs, files->shared, FALLOC_FL_UNSHARE_RANGE, 0, BLOCK, false, waiter);
     case TRUNCATE: /* the new last block is shared: its slack is zeroed in a copy */
-        return fs_setattr(f->fs, files->shared, &attr, FS_SET_SIZE, waiter, &attr);
+        return fs_setattr(f->fs, files->shared, &attr, FS_SET_SIZE, waiter, &attr, NULL);
     case COPY: /* not congruent: bytes are copied */
         return fs_copy(f->fs, files->source, 1, files->hole, 0, BLOCK, false, waiter);
     case PREPARE:
@@ -53,7 +53,7 @@ static void make_hole(struct fixture *f, uint64_t ino, uint64_t size)
 {
     struct stat attr = {.st_size = (off_t)size};
 
-    assert_int_equal(fs_setattr(f->fs, ino, &attr, FS_SET_SIZE, NULL, &attr), 0);
+    assert_int_equal(fs_setattr(f->fs, ino, &attr, FS_SET_SIZE, NULL, &attr, NULL), 0);
 }
 
 static void fill_the_pool(struct fixture *f)
