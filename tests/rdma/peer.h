@@ -15,7 +15,7 @@
  *   storm ADDRESS RKEY LENGTH SEED [read]      running; goes on until one fails: many at once, reads and writes (of
  *                                              REMOTE_BYTE) of all sizes anywhere; or reads alone
  *   stopped                                    wc STATUS (waits for that)
- *   scan BYTE                                  found COUNT (of that byte in all that was hammered or stormed in)
+ *   scan BYTE                                  found COUNT (of that byte in all that was hammered or stormed in; once)
  *   wait                                       disconnected (waits for the server to say so)
  */
 

@@ -42,6 +42,18 @@ uint8_t *pool_byte(unsigned slot, size_t offset)
     return (uint8_t *)pool.base + (size_t)slot * LEASE_SIZE + offset;
 }
 
+size_t count_others(const uint8_t *bytes, size_t length, uint8_t than)
+{
+    size_t found = 0;
+
+    /* Mostly there is none, and an emulated machine sees that much sooner so. */
+    if (bytes[0] == than && !memcmp(bytes, bytes + 1, length - 1))
+        return 0;
+    for (size_t i = 0; i < length; i++)
+        found += bytes[i] != than;
+    return found;
+}
+
 void expose(struct exposure_session *session, unsigned slot, enum lease_mode mode, struct lease *lease)
 {
     for (unsigned i = 0; i < 4; i++)

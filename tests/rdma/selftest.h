@@ -67,6 +67,7 @@ struct exposure_session *open_session(uint64_t id);
 void expose(struct exposure_session *session, unsigned slot, enum lease_mode mode, struct lease *lease);
 void end_lease(struct lease *lease);
 uint8_t *pool_byte(unsigned slot, size_t offset);
+size_t count_others(const uint8_t *bytes, size_t length, uint8_t than); /* bytes that are not that one */
 
 /* The peer's answers, see peer.h. fault: "", "short" or "version". */
 const char *connect_with(struct peer *peer, const struct exposure_address *where, const char *fault);

@@ -58,11 +58,7 @@ static void take_away(const struct torture *torture, struct exposure *exposure)
 
 static size_t foreign_bytes(void)
 {
-    size_t found = 0;
-
-    for (size_t i = 0; i < LEASE_SIZE; i++)
-        found += *pool_byte(SLOT, i) != NEW_BYTE;
-    return found;
+    return count_others(pool_byte(SLOT, 0), LEASE_SIZE, NEW_BYTE);
 }
 
 /* A session whose connection was ended to fence an MR is let in again when that MR is gone. And on a bad wire what sets
@@ -93,8 +89,7 @@ static void try_an_atomic(struct peer *peer, struct exposure_session *session, c
         peer_ask(peer, "atomic %llu %u", (unsigned long long)lease->grant.remote_address, lease->grant.rkey);
 
     CHECK(strncmp(answer, "wc ", 3) == 0);
-    for (size_t i = 0; i < LEASE_SIZE; i++)
-        CHECK(*pool_byte(SLOT, i) == OLD_BYTE);
+    CHECK(count_others(pool_byte(SLOT, 0), LEASE_SIZE, OLD_BYTE) == 0);
     connect_in_the_end(peer, session);
 }
 
