@@ -45,15 +45,16 @@ static int address_of_itself(struct rdma_cm_id *id, struct ibv_ah_attr *ah, enum
     return -ibv_query_gid(id->verbs, id->port_num, ah->grh.sgid_index, &ah->grh.dgid);
 }
 
-static int ready_to_send(struct rdma_cm_id *id, struct ibv_qp *qp)
+int mw_connect_qp(struct rdma_cm_id *id, struct ibv_qp *qp, uint32_t to, unsigned access)
 {
-    struct ibv_qp_attr attr = {.qp_state = IBV_QPS_INIT, .port_num = id->port_num};
+    struct ibv_qp_attr attr = {.qp_state = IBV_QPS_INIT, .port_num = id->port_num, .qp_access_flags = access};
     enum ibv_mtu mtu = IBV_MTU_256;
     int r = -ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS);
 
     if (r < 0)
         return r;
-    attr = (struct ibv_qp_attr){.qp_state = IBV_QPS_RTR, .dest_qp_num = qp->qp_num, .min_rnr_timer = 12};
+    attr =
+        (struct ibv_qp_attr){.qp_state = IBV_QPS_RTR, .dest_qp_num = to, .min_rnr_timer = 12, .max_dest_rd_atomic = 1};
     r = address_of_itself(id, &attr.ah_attr, &mtu);
     if (r < 0)
         return r;
@@ -63,7 +64,8 @@ static int ready_to_send(struct rdma_cm_id *id, struct ibv_qp *qp)
                            IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER);
     if (r < 0)
         return r;
-    attr = (struct ibv_qp_attr){.qp_state = IBV_QPS_RTS, .timeout = 14, .retry_cnt = 7, .rnr_retry = 7};
+    attr = (struct ibv_qp_attr){
+        .qp_state = IBV_QPS_RTS, .timeout = 14, .retry_cnt = 7, .rnr_retry = 7, .max_rd_atomic = 1};
     return -ibv_modify_qp(qp, &attr,
                           IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_SQ_PSN |
                               IBV_QP_MAX_QP_RD_ATOMIC);
@@ -95,7 +97,7 @@ static int binder_begin(struct rdma_cm_id *id, struct ibv_pd *pd, struct binder 
         binder_end(binder);
         return r;
     }
-    r = ready_to_send(id, binder->qp);
+    r = mw_connect_qp(id, binder->qp, binder->qp->qp_num, 0);
     if (r < 0)
         binder_end(binder);
     return r;

@@ -204,6 +204,47 @@ static void keys_of_another_session_are_found_by_scanning_and_open_nothing(void)
     fabric_stop(fabric);
 }
 
+/* A message can ask for the end of a key. Windows of type 2, which are made for that, soft-RoCE would end for anybody
+ * who knows the key (window_selftest); ours are of type 1. */
+static void nobody_ends_a_key_with_a_message(const char *ladder)
+{
+    struct exposure_session *theirs, *mine;
+    struct lease lease;
+    struct peer holder, thief;
+
+    start_fabric(ladder);
+    peer_start(&holder, program);
+    peer_start(&thief, program);
+    theirs = open_session(1);
+    mine = open_session(2);
+    memset(pool_byte(0, 0), OLD_BYTE, LEASE_SIZE);
+    expose(theirs, 0, LEASE_READ, &lease);
+    CHECK_ANSWER(connect_peer(&holder, theirs), "ok");
+    for (int i = 0; i < 3; i++) {
+        CHECK_ANSWER(connect_peer(&thief, mine), "ok");
+        peer_ask(&thief, "invalidate %u", lease.grant.rkey); /* whatever it is told */
+        CHECK_ANSWER(peer_ask(&thief, "wait"), "disconnected");
+        CHECK_ANSWER(read_from(&holder, &lease, 0, 4096), "ok 165");
+    }
+    end_lease(&lease);
+    ops->session_close(theirs);
+    ops->session_close(mine);
+    peer_stop(&holder);
+    peer_stop(&thief);
+    wait_until_nothing_is_left(PATIENCE);
+    fabric_stop(fabric);
+}
+
+static void nobody_ends_a_regions_key_with_a_message(void)
+{
+    nobody_ends_a_key_with_a_message("dereg");
+}
+
+static void nobody_ends_a_windows_key_with_a_message(void)
+{
+    nobody_ends_a_key_with_a_message("mw,dereg");
+}
+
 static void addresses_out_of_range_are_refused_whatever_they_wrap_to(void)
 {
     struct exposure_session *session;
@@ -394,6 +435,8 @@ int main(int argc, char **argv)
         SELFTEST(a_flood_of_made_up_cookies_is_counted_and_logged_now_and_then),
         SELFTEST(a_stolen_cookie_opens_nothing_but_its_own_session_and_not_for_long),
         SELFTEST(keys_of_another_session_are_found_by_scanning_and_open_nothing),
+        SELFTEST(nobody_ends_a_regions_key_with_a_message),
+        SELFTEST(nobody_ends_a_windows_key_with_a_message),
         SELFTEST(addresses_out_of_range_are_refused_whatever_they_wrap_to),
         SELFTEST(atomics_on_leased_keys_are_refused),
         SELFTEST(who_floods_with_messages_is_cut_off_each_time),

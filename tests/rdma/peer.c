@@ -300,6 +300,17 @@ static void do_send(const char *line)
     answer_status(status);
 }
 
+static void do_invalidate(const char *line)
+{
+    struct ibv_send_wr *bad, wr = {.opcode = IBV_WR_SEND_WITH_INV, .send_flags = IBV_SEND_SIGNALED};
+
+    if (sscanf(line, "invalidate %" SCNu32, &wr.invalidate_rkey) != 1)
+        die(line);
+    if (ibv_post_send(connection.id->qp, &wr, &bad))
+        die("ibv_post_send");
+    answer_status(wait_completion(NULL));
+}
+
 static void do_atomic(const char *line)
 {
     struct ibv_sge sge = {(uintptr_t)buffer, 8, registered->lkey};
@@ -456,6 +467,8 @@ int peer_main(void)
             do_scan(line);
         else if (!strncmp(line, "send", 4))
             do_send(line);
+        else if (!strncmp(line, "invalidate ", 11))
+            do_invalidate(line);
         else if (!strncmp(line, "atomic ", 7))
             do_atomic(line);
         else if (!strcmp(line, "wait\n"))

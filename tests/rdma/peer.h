@@ -10,6 +10,7 @@
  *   read ADDRESS RKEY LENGTH                   ok BYTE (-1: not all the same) | wc STATUS
  *   write ADDRESS RKEY LENGTH BYTE             ok | wc STATUS
  *   atomic ADDRESS RKEY                        ok | wc STATUS (fetch and add 1)
+ *   invalidate RKEY                            ok | wc STATUS (a message that asks for the end of that key)
  *   send [COUNT]                               ok | wc STATUS (of the first that failed; all are posted at once)
  *   hammer read|write ADDRESS RKEY LENGTH BYTE running (after the first transfer); goes on until one fails
  *   storm ADDRESS RKEY LENGTH SEED [read]      running; goes on until one fails: many at once, reads and writes (of
