@@ -66,13 +66,20 @@ static int open_device(struct fabric *fabric, const struct fabric_config *config
         r = fabric_error(ret_error, -ENOMEM, "cannot create a completion channel: %s", strerror(errno));
         goto undo_id;
     }
+    fabric->quarantine = ibv_alloc_pd(fabric->verbs);
+    if (!fabric->quarantine) {
+        r = fabric_error(ret_error, -ENOMEM, "cannot create a protection domain: %s", strerror(errno));
+        goto undo_completions;
+    }
     device_driver(fabric->verbs, fabric->driver, sizeof(fabric->driver));
-    fabric->rereg = rereg_probe(fabric->verbs);
+    fabric->rereg = rereg_probe(fabric->verbs, &fabric->rereg_moves);
     fabric->pins_to_write = device_pins_to_write(fabric->verbs);
     fabric->windows_work = mw_probe(fabric->listen_id);
     fabric->on_demand_works = device_on_demand(fabric->verbs);
     return 0;
 
+undo_completions:
+    ibv_destroy_comp_channel(fabric->completions);
 undo_id:
     rdma_destroy_id(fabric->listen_id);
 undo_channel:
@@ -82,6 +89,7 @@ undo_channel:
 
 static void close_device(struct fabric *fabric)
 {
+    ibv_dealloc_pd(fabric->quarantine);
     ibv_destroy_comp_channel(fabric->completions);
     addresses_close(fabric);
     rdma_destroy_id(fabric->listen_id);

@@ -14,7 +14,7 @@
  *   slow:MS  the call is made, MS milliseconds late
  *   stuck    the call does not come back until the list changes; then it is made
  *
- * Places: rereg, mw, odp, dereg, qp, punch.
+ * Places: rereg, mw, odp, dereg, qp, punch; rights (a rereg to no rights).
  */
 
 #include <stdbool.h>

@@ -64,6 +64,8 @@ struct fabric {
     struct keys *keys; /* reserved ones */
     struct revoke_ladder ladder;
     enum rereg_path rereg;
+    bool rereg_moves;                       /* MRs to another domain */
+    struct ibv_pd *quarantine;              /* a domain that no queue pair is ever in */
     enum exposure_style style;              /* of leases */
     bool on_demand_works;                   /* the device has ODP for what leases do */
     bool windows_work;                      /* memory windows of type 1, tried */

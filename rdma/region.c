@@ -250,7 +250,7 @@ static int call_rereg(void *arg)
     int r;
 
     if (!fault_inject("rereg", &r))
-        r = rereg_to_no_access(fabric->rereg, region->mr);
+        r = rereg_away_from_peers(fabric->rereg, region->mr, fabric->quarantine);
     if (r == 0) {
         pthread_mutex_lock(&fabric->lock);
         region->gated = true;

@@ -3,11 +3,12 @@
 #define LEASEFS_RDMA_REREG_H
 
 /*
- * Taking a registered MR's access rights away, in time that does not depend on its size. The key stays the same, so
- * an MR that has been through this is never given out again.
+ * Changing a registered MR's access rights and protection domain, in time that does not depend on its size. The key
+ * stays the same, so an MR whose key a peer has had is never given out again.
  */
 
 #include <infiniband/verbs.h>
+#include <stdbool.h>
 
 enum rereg_path {
     REREG_NONE = 0,
@@ -17,10 +18,18 @@ enum rereg_path {
 
 const char *rereg_path_name(enum rereg_path path);
 
-/* Which way works, tried on a scratch page in a scratch domain. REREG_NONE on any failure. */
-enum rereg_path rereg_probe(struct ibv_context *context);
+/* Which way works to take the rights away, tried on a scratch page in scratch domains; *ret_moves: rereg_move() works
+ * that way, too. REREG_NONE on any failure. */
+enum rereg_path rereg_probe(struct ibv_context *context, bool *ret_moves);
 
 /* After success no new access through mr's keys, remote or local, is accepted. */
 int rereg_to_no_access(enum rereg_path path, struct ibv_mr *mr);
+
+/* The same for peers, also where the driver knows no MR without rights: the MR moves to a domain without queue pairs.
+ * On soft-RoCE that is worth what the other is worth: a READ in progress looks at neither again. */
+int rereg_away_from_peers(enum rereg_path path, struct ibv_mr *mr, struct ibv_pd *quarantine);
+
+/* Into this domain, with these rights (of writing only what was registered with IBV_ACCESS_LOCAL_WRITE). */
+int rereg_move(enum rereg_path path, struct ibv_mr *mr, struct ibv_pd *domain, int access);
 
 #endif

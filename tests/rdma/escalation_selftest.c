@@ -148,6 +148,29 @@ static void a_gate_that_fails_is_made_up_for_by_the_fence(void)
         .faults = "rereg=fail", .gate = -EIO, .climbed = "dereg", .passed = "rereg", .word = "failed"});
 }
 
+/* A driver that knows no MR without rights: it moves to the quarantine, and that alone stops the peer. */
+static void an_mr_that_cannot_lose_its_rights_moves_out_of_reach(void)
+{
+    struct lease lease;
+
+    CHECK(faults_set("rights=fail") == 0);
+    start_fabric("rereg,dereg");
+    peer_start(&peer, program);
+    session = open_session(1);
+    memset(pool_byte(2, 0), OLD_BYTE, LEASE_SIZE);
+    expose(session, 2, LEASE_WRITE, &lease);
+    CHECK_ANSWER(connect_peer(&peer, session), "ok");
+    CHECK_ANSWER(read_from(&peer, &lease, 0, 4096), "ok 165");
+    CHECK(ops->revoke(lease.exposure) == 0);
+    CHECK_ANSWER(write_to(&peer, &lease, 0, 4096, REMOTE_BYTE), wc(REM_ACCESS));
+    check_that_nothing_lands();
+    end_lease(&lease);
+    ops->session_close(session);
+    peer_stop(&peer);
+    wait_until_nothing_is_left(30 * NS_PER_S);
+    fabric_stop(fabric);
+}
+
 static void a_gate_that_is_stuck_costs_the_fence_its_region_and_the_connection_ends(void)
 {
     escalate(&(struct escalation){
@@ -316,6 +339,7 @@ int main(int argc, char **argv)
     static const struct selftest tests[] = {
         SELFTEST(without_faults_the_first_gate_and_the_first_fence_do),
         SELFTEST(a_gate_that_fails_is_made_up_for_by_the_fence),
+        SELFTEST(an_mr_that_cannot_lose_its_rights_moves_out_of_reach),
         SELFTEST(a_gate_that_is_stuck_costs_the_fence_its_region_and_the_connection_ends),
         SELFTEST(a_deregistration_that_fails_leads_to_the_connection),
         SELFTEST(a_deregistration_that_is_stuck_leads_to_the_connection),

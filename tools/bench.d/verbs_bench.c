@@ -76,7 +76,9 @@ static void revoke_by_dereg(struct bench *bench)
 
 static void prepare_rereg(struct bench *bench)
 {
-    bench->rereg = rereg_probe(bench->context);
+    bool moves;
+
+    bench->rereg = rereg_probe(bench->context, &moves);
     if (bench->rereg == REREG_NONE)
         errx(CANNOT, "no rereg here");
 }
