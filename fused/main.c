@@ -102,7 +102,8 @@ static int start_fs(struct daemon *d)
 static int start_fabric(struct daemon *d)
 {
     const struct options *o = d->options;
-    struct fabric_config config = {.device = o->device, .port = o->port, .revoke = o->revoke};
+    struct fabric_config config = {
+        .device = o->device, .port = o->port, .revoke = o->revoke, .spare_bytes = o->spare_bytes};
     char *error = NULL;
     int err;
 

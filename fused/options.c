@@ -39,7 +39,7 @@ enum {
 struct raw {
     struct options *options;
     char *pool, *control, *keys, *policy, *recall_timeout, *lease_time, *device, *port, *revoke, *cache;
-    char *leased_bytes, *user_bytes, *session_bytes;
+    char *leased_bytes, *user_bytes, *session_bytes, *spare_bytes;
     char *operands[2]; /* [SOURCE] MOUNTPOINT: mount(8) gives a source */
     int n_operands;
     int huge_pages, writeback;
@@ -62,6 +62,7 @@ static const struct fuse_opt specs[] = {
     RAW("leased_bytes=%s", leased_bytes),
     RAW("user_bytes=%s", user_bytes),
     RAW("session_bytes=%s", session_bytes),
+    RAW("spare_bytes=%s", spare_bytes),
     RAW("device=%s", device),
     RAW("port=%s", port),
     RAW("revoke=%s", revoke),
@@ -264,7 +265,9 @@ static int read_limits(const struct raw *raw, struct options *options)
 
     if (!err)
         err = read_limit("user_bytes", raw->user_bytes, &options->user_bytes);
-    return err ? err : read_limit("session_bytes", raw->session_bytes, &options->session_bytes);
+    if (!err)
+        err = read_limit("session_bytes", raw->session_bytes, &options->session_bytes);
+    return err ? err : read_limit("spare_bytes", raw->spare_bytes, &options->spare_bytes);
 }
 
 static int read_policy(const char *text, struct options *options)
@@ -409,6 +412,7 @@ static void raw_free(struct raw *raw)
     free(raw->leased_bytes);
     free(raw->user_bytes);
     free(raw->session_bytes);
+    free(raw->spare_bytes);
     free(raw->device);
     free(raw->port);
     free(raw->revoke);
@@ -551,6 +555,8 @@ void options_print_help(void)
           "  -o leased_bytes=SIZE, -o user_bytes=SIZE, -o session_bytes=SIZE\n"
           "                          how much may be leased at once: in all, by one user, by one session (default: no "
           "limit)\n"
+          "  -o spare_bytes=SIZE     how much of what was just returned is registered again ahead of its next lease\n"
+          "                          (default: nothing)\n"
           "  -o device=DEVICE        RDMA device by name or address; none: no RDMA (default: the first that works)\n"
           "  -o port=PORT            for RDMA connections (default: any)\n"
           "  -o revoke=LIST          how remote access is taken away, in this order (default: auto)\n"

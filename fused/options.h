@@ -29,6 +29,7 @@ struct options {
     enum lease_policy policy;
     uint64_t recall_timeout_ns, lease_time_ns;
     uint64_t leased_bytes, user_bytes, session_bytes; /* most that may be leased at once; 0: no limit */
+    uint64_t spare_bytes; /* most that is registered ahead for ranges just returned; 0: nothing */
     enum fuse_cache cache;
     bool writeback; /* only with no_device */
     bool read_only, noatime, foreground, show_help, show_version;

@@ -5,6 +5,7 @@
 #include "rdma/exposure.h"
 #include "rdma/internal.h"
 #include "rdma/region.h"
+#include "rdma/spare.h"
 #include "rdma/sync.h"
 
 static int mode_access(enum lease_mode mode)
@@ -32,34 +33,72 @@ static void count_failure(struct fabric *fabric)
     pthread_mutex_unlock(&fabric->lock);
 }
 
-static int make_exposure(struct exposure_session *session, const struct exposure_request *request,
-                         struct exposure *exposure)
+static struct spare_range range_of(const struct exposure *exposure)
 {
+    return (struct spare_range){
+        .segments = exposure->segments,
+        .runs = exposure->runs,
+        .n_runs = exposure->n_runs,
+        .offset = exposure->offset,
+        .length = exposure->length,
+        .writes = exposure->writes,
+    };
+}
+
+/* False: there is none of these blocks. */
+static bool use_spare(struct exposure *exposure)
+{
+    struct fabric *fabric = exposure->session->fabric;
+    const struct spare_range range = range_of(exposure);
+    struct spare *spare = exposure->style == EXPOSURE_PINNED ? spares_take(fabric, &range) : NULL;
+    int r;
+
+    if (!spare)
+        return false;
+    r = region_adopt(exposure->session, spare, mode_access(exposure->writes ? LEASE_WRITE : LEASE_READ),
+                     &exposure->region);
+    if (r < 0)
+        window_free(spare->window);
+    else
+        spares_count_taken(fabric);
+    spare_free(spare);
+    return r == 0;
+}
+
+static int register_anew(struct exposure *exposure)
+{
+    struct fabric *fabric = exposure->session->fabric;
     /* For a memory window the MR is pinned as if to write, whatever the key allows. */
-    bool writable =
-        request->mode == LEASE_WRITE || exposure->style == EXPOSURE_WINDOWED || session->fabric->pins_to_write;
+    bool writable = exposure->writes || exposure->style == EXPOSURE_WINDOWED || fabric->pins_to_write;
     unsigned flags = (writable ? WINDOW_WRITABLE : 0u) | (exposure->style == EXPOSURE_ON_DEMAND ? WINDOW_OWN : 0u);
     struct window *window;
-    int r = window_new(&session->fabric->windows, request->segments, request->runs, request->n_runs, flags, &window);
+    int r = window_new(&fabric->windows, exposure->segments, exposure->runs, exposure->n_runs, flags, &window);
 
     if (r < 0)
         return r;
-    exposure->session = session;
-    exposure->segments = request->segments;
-    exposure->runs = request->runs;
-    exposure->n_runs = request->n_runs;
-    exposure->length = window_length(window);
     r = -EINVAL;
-    if (exposure->length != request->range.length)
+    if (exposure->length != window_length(window))
         goto undo_window;
-    r = region_new(session, window, request->range.offset, mode_access(request->mode), exposure->style,
-                   &exposure->region);
+    r = region_new(exposure->session, window, exposure->offset,
+                   mode_access(exposure->writes ? LEASE_WRITE : LEASE_READ), exposure->style, &exposure->region);
     if (r < 0)
         goto undo_window;
     return 0;
 
 undo_window:
     window_free(window);
+    return r;
+}
+
+static int make_exposure(struct exposure *exposure)
+{
+    int r;
+
+    if (use_spare(exposure))
+        return 0;
+    r = register_anew(exposure);
+    if ((r == -ENOMEM || r == -E2BIG) && spares_give_back(exposure->session->fabric))
+        r = register_anew(exposure);
     return r;
 }
 
@@ -75,14 +114,20 @@ int exposure_expose_as(struct exposure_session *session, const struct exposure_r
     if (!exposure)
         return -ENOMEM;
     exposure->style = style;
-    r = make_exposure(session, request, exposure);
+    exposure->session = session;
+    exposure->segments = request->segments;
+    exposure->runs = request->runs;
+    exposure->n_runs = request->n_runs;
+    exposure->offset = request->range.offset;
+    exposure->length = request->range.length;
+    exposure->writes = request->mode == LEASE_WRITE;
+    r = make_exposure(exposure);
     if (r < 0) {
         count_failure(session->fabric);
         free(exposure);
         return r;
     }
     enlist(session->fabric, exposure);
-    exposure->writes = request->mode == LEASE_WRITE;
     if (exposure->writes)
         session_add_writer(session);
     ret_grant->remote_address = region_remote_address(exposure->region);
@@ -215,6 +260,7 @@ int exposure_orphan(struct exposure *exposure)
     if (r < 0)
         return r;
     exposure->n_runs = 0;
+    spares_give_back(exposure->session->fabric); /* they may be of the old pages */
     fabric_log("session %llu: %llu bytes have new pages; the old ones stay with the device",
                (unsigned long long)exposure->session->id, (unsigned long long)exposure->length);
     return 0;
@@ -225,6 +271,11 @@ void exposure_drop(struct exposure *exposure)
     if (!atomic_load(&exposure->fenced)) {
         fabric_log("session %llu: an exposure without a fence is kept", (unsigned long long)exposure->session->id);
         return;
+    }
+    if (exposure->style == EXPOSURE_PINNED) {
+        const struct spare_range range = range_of(exposure);
+
+        spares_make(exposure->session->fabric, &range);
     }
     free_exposure(exposure);
 }

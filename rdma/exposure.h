@@ -31,10 +31,10 @@ struct exposure {
     struct exposure_session *session; /* the region's reference keeps it */
     struct region *region;
     enum exposure_style style;
-    uint64_t length;
-    bool writes; /* its peer may write: counted in session->writers */
+    uint64_t offset, length; /* of the file */
+    bool writes;             /* its peer may write: counted in session->writers */
 
-    /* The caller's, until it has been told that the fence, or orphaning, succeeded. */
+    /* The caller's, until it drops the exposure or has been told that orphaning succeeded. */
     const struct layout_segment *segments;
     const struct layout_run *runs;
     size_t n_runs;

@@ -26,6 +26,7 @@ static int init_state(struct fabric *fabric)
     LIST_INIT(&fabric->sessions);
     LIST_INIT(&fabric->connections);
     LIST_INIT(&fabric->exposures);
+    spares_init(&fabric->spares, 0);
     r = keys_new(&fabric->keys);
     if (r < 0) {
         pthread_mutex_destroy(&fabric->lock);
@@ -153,6 +154,18 @@ static int check_chosen(struct fabric *fabric, char **ret_error)
     return 0;
 }
 
+/* Whoever takes one needs rereg, and leases whose keys are MRs' own. */
+static void start_spares(struct fabric *fabric, uint64_t limit)
+{
+    bool possible = fabric->rereg_moves && fabric->style == EXPOSURE_PINNED;
+
+    if (limit && !possible)
+        fabric_log("nothing is registered ahead: %s", fabric->rereg_moves
+                                                          ? "mw and odp register memory in other ways"
+                                                          : "the device, or its driver, cannot change a registration");
+    spares_init(&fabric->spares, possible ? limit : 0);
+}
+
 int fabric_start(const struct fabric_config *config, struct fabric **ret_fabric, char **ret_error)
 {
     struct fabric *fabric = calloc(1, sizeof(*fabric));
@@ -179,6 +192,7 @@ int fabric_start(const struct fabric_config *config, struct fabric **ret_fabric,
         fabric_error(ret_error, r, "cannot listen for RDMA connections: %s", strerror(-r));
         goto undo_device;
     }
+    start_spares(fabric, config->spare_bytes);
 #ifndef LEASEFS_HAZARD
     r = proof_run(fabric, ret_error);
     if (r < 0) {
@@ -243,6 +257,7 @@ void fabric_stop(struct fabric *fabric)
         fabric_log("stopped with %u sessions that still have memory registered", fabric->n_objects);
         return;
     }
+    spares_give_back(fabric);
     close_device(fabric);
     revoke_ladder_destroy(&fabric->ladder);
     free_state(fabric);

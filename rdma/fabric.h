@@ -17,10 +17,11 @@
 struct fabric;
 
 struct fabric_config {
-    const char *device; /* device name ("rxe0"), an address of one of its ports ("10.0.0.1"), or NULL: the first that
-                         * is active and has an address */
-    uint16_t port;      /* of the rdma_cm listener; 0: any free one */
-    const char *revoke; /* ladder: "auto" or NULL, or a comma-separated list of mechanisms */
+    const char *device;   /* device name ("rxe0"), an address of one of its ports ("10.0.0.1"), or NULL: the first that
+                           * is active and has an address */
+    uint16_t port;        /* of the rdma_cm listener; 0: any free one */
+    const char *revoke;   /* ladder: "auto" or NULL, or a comma-separated list of mechanisms */
+    uint64_t spare_bytes; /* most that is registered ahead for ranges just returned (spare.h); 0: nothing */
 };
 
 /* -ENODEV and other errors: *ret_error is a sentence (what, why, what to do), free(). */

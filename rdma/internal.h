@@ -31,6 +31,7 @@
 #include "rdma/proof.h"
 #include "rdma/rereg.h"
 #include "rdma/revoke.h"
+#include "rdma/spare.h"
 #include "rdma/watchdog.h"
 #include "rdma/window.h"
 
@@ -87,6 +88,7 @@ struct fabric {
     unsigned n_objects;                     /* sessions whose domain is still there */
     uint64_t last_connection;               /* number given out last */
     uint64_t pinned_bytes;                  /* by regions that are not gone */
+    struct spares spares;
     bool stopping, device_gone;
     struct fabric_counters counters;
     struct offence offences[OFFENCES];

@@ -161,20 +161,39 @@ static int make_key(struct region *region, int access)
     return r;
 }
 
-int region_new(struct exposure_session *session, struct window *window, uint64_t iova, int access,
-               enum exposure_style style, struct region **ret_region)
+static struct region *allocate(struct exposure_session *session, struct window *window, enum exposure_style style)
 {
-    struct fabric *fabric = session->fabric;
     struct region *region = calloc(1, sizeof(*region));
-    int r;
 
     if (!region)
-        return -ENOMEM;
-    region->fabric = fabric;
+        return NULL;
+    region->fabric = session->fabric;
     region->session = session;
     region->window = window;
     region->style = style;
     region->refs = 1;
+    return region;
+}
+
+static void enlist(struct region *region)
+{
+    struct fabric *fabric = region->fabric;
+
+    pthread_mutex_lock(&fabric->lock);
+    session_ref_locked(region->session);
+    if (is_pinned(region))
+        fabric->pinned_bytes += window_length(region->window);
+    pthread_mutex_unlock(&fabric->lock);
+}
+
+int region_new(struct exposure_session *session, struct window *window, uint64_t iova, int access,
+               enum exposure_style style, struct region **ret_region)
+{
+    struct region *region = allocate(session, window, style);
+    int r;
+
+    if (!region)
+        return -ENOMEM;
     r = register_memory(region, iova, access);
     if (r == 0) {
         r = make_key(region, access);
@@ -182,16 +201,30 @@ int region_new(struct exposure_session *session, struct window *window, uint64_t
             ibv_dereg_mr(region->mr);
     }
     if (r < 0) {
-        log_registration(fabric, window_length(window), r);
+        log_registration(region->fabric, window_length(window), r);
         free(region);
         return r;
     }
-    atomic_store(&fabric->failure_logged, false);
-    pthread_mutex_lock(&fabric->lock);
-    session_ref_locked(session);
-    if (is_pinned(region))
-        fabric->pinned_bytes += window_length(window);
-    pthread_mutex_unlock(&fabric->lock);
+    atomic_store(&region->fabric->failure_logged, false);
+    enlist(region);
+    *ret_region = region;
+    return 0;
+}
+
+int region_adopt(struct exposure_session *session, struct spare *spare, int access, struct region **ret_region)
+{
+    struct region *region = allocate(session, spare->window, EXPOSURE_PINNED);
+    int r = region ? rereg_move(session->fabric->rereg, spare->mr, session->pd, access) : -ENOMEM;
+
+    if (r < 0) {
+        ibv_dereg_mr(spare->mr);
+        free(region);
+        return r;
+    }
+    region->mr = spare->mr;
+    region->remote_address = spare->remote_address;
+    region->rkey = spare->mr->rkey;
+    enlist(region);
     *ret_region = region;
     return 0;
 }

@@ -18,6 +18,7 @@
 
 struct region;
 struct exposure_session;
+struct spare;
 struct window;
 
 /* Takes a reference to the session, and on success the window over: its addresses stay taken as long as the MR lives.
@@ -27,6 +28,10 @@ struct window;
  * block. */
 int region_new(struct exposure_session *session, struct window *window, uint64_t iova, int access,
                enum exposure_style style, struct region **ret_region);
+
+/* Of a spare, in no time that depends on the size. As region_new(), on failure, too: the window is the caller's; the MR
+ * is gone. */
+int region_adopt(struct exposure_session *session, struct spare *spare, int access, struct region **ret_region);
 
 uint32_t region_rkey(const struct region *region);
 uint64_t region_remote_address(const struct region *region);

@@ -113,6 +113,7 @@ json_t *report_status(void *arg)
 {
     struct fabric *fabric = arg;
     struct fabric_counters counters;
+    struct spares spares;
     uint64_t pinned;
     unsigned half_open, writable;
     bool gone;
@@ -123,6 +124,7 @@ json_t *report_status(void *arg)
     writable = connection_count_writable_locked(fabric);
     gone = fabric->device_gone;
     pinned = fabric->pinned_bytes;
+    spares = fabric->spares;
     pthread_mutex_unlock(&fabric->lock);
 
     json_t *connections = json_pack(
@@ -135,6 +137,9 @@ json_t *report_status(void *arg)
                                   "bytes_total", (json_int_t)counters.bytes, "failed",
                                   (json_int_t)counters.expose_failed, "pinned_bytes", (json_int_t)pinned);
 
-    return json_pack("{s:b, s:o, s:o, s:o}", "device_gone", gone, "connections", connections, "exposures", exposures,
-                     "revocations", revoke_status(&fabric->ladder));
+    json_t *spares_now = json_pack("{s:i, s:I, s:I}", "now", (int)spares.count, "bytes_now", (json_int_t)spares.bytes,
+                                   "taken", (json_int_t)spares.taken);
+
+    return json_pack("{s:b, s:o, s:o, s:o, s:o}", "device_gone", gone, "connections", connections, "exposures",
+                     exposures, "spares", spares_now, "revocations", revoke_status(&fabric->ladder));
 }

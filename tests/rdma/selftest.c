@@ -17,6 +17,7 @@ struct fabric *fabric;
 struct layout_segment pool;
 const struct exposure_ops *const ops = &fabric_exposure_ops;
 _Atomic uint64_t skipped_ns;
+uint64_t spare_bytes;
 unsigned test_seconds = 240;
 
 /* It stands still: an emulated and busy machine may take longer to connect than a cookie lives. */
@@ -27,7 +28,7 @@ static uint64_t test_clock(void)
 
 void start_fabric(const char *revoke)
 {
-    struct fabric_config config = {.device = address, .revoke = revoke};
+    struct fabric_config config = {.device = address, .revoke = revoke, .spare_bytes = spare_bytes};
     char *error = NULL;
 
     if (fabric_start(&config, &fabric, &error) < 0) {

@@ -53,6 +53,7 @@ extern struct fabric *fabric;
 extern struct layout_segment pool; /* LEASE_SLOTS * LEASE_SIZE bytes */
 extern const struct exposure_ops *const ops;
 extern _Atomic uint64_t skipped_ns; /* added to the cookies' clock */
+extern uint64_t spare_bytes;        /* of start_fabric() */
 extern unsigned test_seconds;       /* after which a test has failed */
 
 /* One lease on scattered runs of the pool: slot 0..3 has 4 MiB, in file order from its last MiB to its first. */

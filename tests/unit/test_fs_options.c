@@ -52,7 +52,7 @@ static void a_command_line_is_read(void **state)
     char *argv[] = {"leasefs",
                     "-o",
                     "pool=64M,hugepages,ro,control=/c,policy=busy,recall_timeout=2s,device=rxe0,port=7"
-                    ",leased_bytes=32M,user_bytes=8M,session_bytes=4k",
+                    ",leased_bytes=32M,user_bytes=8M,session_bytes=4k,spare_bytes=16M",
                     "-f",
                     "/m",
                     NULL};
@@ -72,6 +72,7 @@ static void a_command_line_is_read(void **state)
     assert_int_equal(o.lease_time_ns, UINT64_C(30000000000));
     assert_int_equal(o.leased_bytes, 32 << 20);
     assert_int_equal(o.user_bytes, 8 << 20);
+    assert_int_equal(o.spare_bytes, 16 << 20);
     assert_int_equal(o.session_bytes, 4096);
     for (int i = 0; i < o.fuse.argc; i++) {
         found_ro |= strstr(o.fuse.argv[i], "ro") != NULL;
