@@ -214,8 +214,12 @@ void session_unref(struct session *session);
 struct session *session_find(struct lease_service *service, uint64_t session_id); /* control thread */
 const struct sockaddr *session_reached(const struct session *session);            /* NULL: it came by no network */
 bool session_same_key(const struct session *a, const struct session *b);
+
+/* session_output.c. No lock is held. What cannot be sent or kept ends the connection: better the client learns now than
+ * that it waits for an answer. */
 void session_send(struct session *session, json_t *message);                     /* control thread; steals message */
 void session_answer(struct session *session, const json_t *id, json_t *message); /* the same; nothing without an id */
+int session_flush(struct session *session); /* control thread: the descriptor takes more. An error ends the session */
 void session_mail(struct session *session, json_t *message);           /* any thread, without locks; steals message */
 struct mail *session_letter(struct session *session, json_t *message); /* steals message. NULL: no memory */
 
