@@ -60,7 +60,7 @@ void cut_hold(struct grant *remnant)
 static int expose_pieces(struct cut *cut)
 {
     const struct lease_service_config *c = &cut->pieces[0]->service->config;
-    int error = 0;
+    int error = cut->asked.n_kept == 2 ? grant_publish(cut->pieces[1]) : 0;
     size_t done = 0;
 
     for (; done < cut->asked.n_kept && !error; done += !error)
@@ -104,10 +104,8 @@ void cut_keep(struct grant *remnant)
 
     if (!cut->proven)
         cut->error = -EIO;
-    if (n == 2) {
+    if (n == 2)
         cut->pieces[1]->lease_id = cut->asked.kept[1];
-        grant_publish(cut->pieces[1]);
-    }
     if (!cut->error)
         cut->error = expose_pieces(cut);
     for (size_t i = 0; i < n; i++) {

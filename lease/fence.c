@@ -29,11 +29,15 @@ void grant_unref(struct grant *grant)
     service_idle(service);
 }
 
-void grant_publish(struct grant *grant)
+int grant_publish(struct grant *grant)
 {
+    bool added;
+
     pthread_mutex_lock(&grant->service->lock);
     HASH_ADD(hh, grant->service->grants_by_id, lease_id, sizeof(grant->lease_id), grant);
+    added = grant->hh.tbl;
     pthread_mutex_unlock(&grant->service->lock);
+    return added ? 0 : -ENOMEM;
 }
 
 static struct pending_return *take_returns(struct grant *grant)
@@ -41,7 +45,10 @@ static struct pending_return *take_returns(struct grant *grant)
     struct pending_return *returns;
 
     pthread_mutex_lock(&grant->service->lock);
-    HASH_DELETE(hh, grant->service->grants_by_id, grant);
+    if (grant->hh.tbl) {
+        HASH_DELETE(hh, grant->service->grants_by_id, grant);
+        grant->hh.tbl = NULL;
+    }
     returns = grant->returns;
     grant->returns = NULL;
     pthread_mutex_unlock(&grant->service->lock);

@@ -218,16 +218,18 @@ static void finish(struct request *request, uint64_t lease_id)
             lease_make_room(service->table, request->session->id, grant->range.length, service_now_ns());
         goto undo_grant;
     }
-    grant_publish(grant);
-    atomic_fetch_add(&grant->refs, 1); /* once committed, it may end at any moment */
-    error = lease_commit(service->table, lease_id, service_now_ns(), grant, &info);
+    error = grant_publish(grant);
     if (!error) {
-        request_result(request, grant_json(grant, &info));
-        grant_announced(grant);
+        atomic_fetch_add(&grant->refs, 1); /* once committed, it may end at any moment */
+        error = lease_commit(service->table, lease_id, service_now_ns(), grant, &info);
+        if (!error) {
+            request_result(request, grant_json(grant, &info));
+            grant_announced(grant);
+            grant_unref(grant);
+            return;
+        }
         grant_unref(grant);
-        return;
     }
-    grant_unref(grant);
     fence_exposure(grant);
     grant_unpublish(grant);
 undo_grant:

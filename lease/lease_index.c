@@ -102,7 +102,10 @@ struct lease_inode *lease_inode_get(struct lease_table *table, uint64_t inode)
         return NULL;
     entry->inode = inode;
     HASH_ADD(hh, table->inodes, inode, sizeof(entry->inode), entry);
-    return entry;
+    if (entry->hh.tbl)
+        return entry;
+    free(entry);
+    return NULL;
 }
 
 void lease_inode_put(struct lease_table *table, struct lease_inode *entry)
@@ -126,7 +129,10 @@ static struct lease_session *session_get(struct lease_table *table, uint64_t ses
         return NULL;
     session->session_id = session_id;
     HASH_ADD(hh, table->sessions, session_id, sizeof(session->session_id), session);
-    return session;
+    if (session->hh.tbl)
+        return session;
+    free(session);
+    return NULL;
 }
 
 static void session_put(struct lease_table *table, struct lease_session *session)
@@ -149,7 +155,10 @@ static struct lease_owner *owner_get(struct lease_table *table, uint32_t number)
         return NULL;
     owner->owner = number;
     HASH_ADD(hh, table->owners, owner, sizeof(owner->owner), owner);
-    return owner;
+    if (owner->hh.tbl)
+        return owner;
+    free(owner);
+    return NULL;
 }
 
 static void owner_put(struct lease_table *table, struct lease_owner *owner)

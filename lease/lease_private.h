@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#define HASH_NONFATAL_OOM 1 /* an entry that was not added has no hh.tbl; else uthash ends the process */
 #include <uthash.h>
 
 #include "lease/lease_table.h"

@@ -19,6 +19,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <systemd/sd-event.h>
+#define HASH_NONFATAL_OOM 1 /* an entry that was not added has no hh.tbl; else uthash ends the process */
 #include <uthash.h>
 
 #include "lease/jsonrpc.h"
@@ -253,10 +254,10 @@ bool grant_range(struct request *request, uint64_t *ret_size); /* length 0: to E
 /* fence.c */
 struct grant *grant_find(struct lease_service *service, uint64_t lease_id); /* with a reference, or NULL */
 void grant_unref(struct grant *grant);
-void grant_publish(struct grant *grant); /* found by id from now on */
-void grant_unpublish(struct grant *grant);
-void fence_run(struct work *work);        /* the FENCE event's job */
-bool fence_exposure(struct grant *grant); /* true: proven, everything released */
+int grant_publish(struct grant *grant);    /* found by id from now on. -ENOMEM */
+void grant_unpublish(struct grant *grant); /* also if it could not be published */
+void fence_run(struct work *work);         /* the FENCE event's job */
+bool fence_exposure(struct grant *grant);  /* true: proven, everything released */
 void fence_return(struct session *session, json_t *id, uint64_t lease_id, uint32_t sequence);
 void notice_deliver(struct mail *mail);
 
