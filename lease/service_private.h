@@ -222,7 +222,7 @@ void session_send(struct session *session, json_t *message);                    
 void session_answer(struct session *session, const json_t *id, json_t *message); /* the same; nothing without an id */
 int session_flush(struct session *session); /* control thread: the descriptor takes more. An error ends the session */
 void session_mail(struct session *session, json_t *message);           /* any thread, without locks; steals message */
-struct mail *session_letter(struct session *session, json_t *message); /* steals message. NULL: no memory */
+struct mail *session_letter(struct session *session, json_t *message); /* steals message. NULL: no memory, as above */
 
 /* methods.c: one line from a client. Control thread. */
 void methods_handle(struct session *session, const char *line, size_t length);

@@ -180,12 +180,25 @@ static void deliver_message(struct mail *mail)
     free(m);
 }
 
+/* The descriptor is there as long as the session. */
+static void hang_up(struct session *session)
+{
+    int fd;
+
+    pthread_mutex_lock(&session->output_lock);
+    fd = session->fd;
+    pthread_mutex_unlock(&session->output_lock);
+    if (fd >= 0)
+        shutdown(fd, SHUT_RDWR);
+}
+
 static struct mail *make_letter(struct session *session, json_t *message, bool rest)
 {
     struct message_mail *m = calloc(1, sizeof(*m));
 
     if (!m) {
         json_decref(message);
+        hang_up(session);
         return NULL;
     }
     m->mail.deliver = deliver_message;
@@ -265,8 +278,6 @@ static bool send_first(struct session *session, const json_t *message)
         rest = make_letter(session, NULL, true);
         if (rest)
             mail_post(session->service, rest);
-        else
-            shutdown(fd, SHUT_RDWR);
     }
     return true;
 }
