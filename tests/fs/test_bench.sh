@@ -6,6 +6,7 @@
 bench=$(cd "$(dirname "$0")/../.." && pwd)/tools/bench
 build=$(cd "$(dirname "$LEASEFS")/.." && pwd)
 command -v fio >/dev/null || skip "no fio"
+! sanitized || skip "a sanitizer's speed is of no interest, and what it may find test_stress and test_parallel do"
 
 refused_with "nothing to measure" "$bench" durability
 refused_with "unknown measurement" "$bench" frobnicate
