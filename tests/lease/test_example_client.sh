@@ -7,7 +7,7 @@ LEASEFS=$LEASEFS_SIMULATED device=simulated
 . "$(dirname "$0")/lib.sh"
 client=$(cd "$(dirname "$0")/../../tools/examples" && pwd)/lease_client.py
 
-mount_fs pool=64M,lease_time=9s
+mount_fs pool=64M,lease_time=4s
 head -c 100000 /dev/urandom >"$mnt/file"
 
 exits 0 python3 -I "$client" --renewals 4 "$control" /file
