@@ -183,10 +183,10 @@ void connection_reject(struct fabric *fabric, struct rdma_cm_id *id, unsigned co
                    inet_ntop(peer->sa_family, address_of(peer), from, sizeof(from)) ? from : "?",
                    code == LEASEFS_REJECT_COOKIE ? "its cookie is used, expired or made up" : "no request of ours",
                    unsaid);
-    rdma_reject(id, &reject, sizeof(reject));
     pthread_mutex_lock(&fabric->lock);
-    fabric->counters.rejected[code < FABRIC_REJECT_REASONS ? code : 0]++;
+    fabric->counters.rejected[code < FABRIC_REJECT_REASONS ? code : 0]++; /* before the peer knows */
     pthread_mutex_unlock(&fabric->lock);
+    rdma_reject(id, &reject, sizeof(reject));
 }
 
 static int create_qp(struct connection *connection)
