@@ -292,9 +292,10 @@ bool cm_ended(struct cm_link *link)
     struct rdma_cm_event *event;
     bool ended = false;
 
+    /* Rejected: by a server that ends the connection before it has heard that it is there. */
     while (!rdma_get_cm_event(link->channel, &event)) {
-        ended |= event->event == RDMA_CM_EVENT_DISCONNECTED || event->event == RDMA_CM_EVENT_DEVICE_REMOVAL ||
-                 event->event == RDMA_CM_EVENT_CONNECT_ERROR;
+        ended |= event->event == RDMA_CM_EVENT_DISCONNECTED || event->event == RDMA_CM_EVENT_REJECTED ||
+                 event->event == RDMA_CM_EVENT_DEVICE_REMOVAL || event->event == RDMA_CM_EVENT_CONNECT_ERROR;
         rdma_ack_cm_event(event);
     }
     return ended;

@@ -202,7 +202,8 @@ static void look_at_events(void)
 
     if (rdma_get_cm_event(connection.channel, &event) < 0)
         return;
-    if (event->event == RDMA_CM_EVENT_DISCONNECTED) {
+    /* Rejected: by a server that ends the connection before it has heard that it is there. */
+    if (event->event == RDMA_CM_EVENT_DISCONNECTED || event->event == RDMA_CM_EVENT_REJECTED) {
         connection.disconnected = true;
         rdma_disconnect(connection.id);
     }
