@@ -20,6 +20,7 @@ struct fuse_server {
     struct clone_tokens *clone_tokens;
     struct fuse_wire wire;
     struct turn *turn;
+    struct fuse_ring *_Atomic ring; /* NULL: all requests come by read(2) */
     struct fuse_server_config config;
     /* How long the kernel trusts attributes and names. It is the only client but for leases, whose commits tell it. */
     double cache_seconds;

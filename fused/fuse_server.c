@@ -11,7 +11,9 @@
 #include <unistd.h>
 
 #include "fused/clone_tokens.h"
+#include "fused/fuse_channel.h"
 #include "fused/fuse_private.h"
+#include "fused/fuse_ring.h"
 
 #define MIN_THREADS    10u /* each reads requests into a buffer of its own, of 1 MiB */
 #define MAX_THREADS    64u
@@ -31,7 +33,6 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 {
     struct fuse_server *server = userdata;
     struct utsname kernel;
-    uint64_t one = 1;
 
     /* O_TRUNC comes as a setattr, which can be parked and interrupted. */
     want(conn, FUSE_CAP_ATOMIC_O_TRUNC, false);
@@ -58,7 +59,6 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
     conn->max_write = FS_READ_MAX;
     conn->max_background = MAX_BACKGROUND;
     conn->congestion_threshold = MAX_BACKGROUND * 3 / 4;
-    (void)!write(server->ready_fd, &one, sizeof(one));
 }
 
 /* Locks are left out: without these operations the kernel keeps flock and fcntl locks itself. */
@@ -168,6 +168,7 @@ void fuse_server_free(struct fuse_server *server)
         close(server->ready_fd);
     if (server->ended_fd >= 0)
         close(server->ended_fd);
+    fuse_ring_free(server->ring);
     clone_tokens_free(server->clone_tokens);
     turn_free(server->turn);
     free(server);
@@ -192,7 +193,7 @@ int fuse_server_mount(struct fuse_server *server, const char *mountpoint)
 {
     if (fuse_session_mount(server->session, mountpoint))
         return -EIO;
-    return fuse_wire_attach(server->session);
+    return fuse_channel_attach(server->session);
 }
 
 static void ignore_signal(int signal_number)
@@ -256,5 +257,6 @@ void fuse_server_stop(struct fuse_server *server)
 {
     if (server->looping)
         join_loop(server);
+    fuse_ring_stop(server->ring);
     fuse_session_unmount(server->session);
 }

@@ -24,9 +24,13 @@ struct fuse_server;
  * else changes, as leases do. */
 enum fuse_cache { FUSE_CACHE_AUTO, FUSE_CACHE_NONE };
 
+/* How requests come (fuse_ring.h): by io_uring where the kernel offers it; never; or not at all if it does not. */
+enum fuse_io_uring { FUSE_IO_URING_AUTO, FUSE_IO_URING_OFF, FUSE_IO_URING_ON };
+
 struct fuse_server_config {
     enum fuse_cache cache;
     bool writeback;
+    enum fuse_io_uring io_uring;
 };
 
 /* args: FUSE's and libfuse's options (fuse_opt.h). On failure libfuse has said on stderr what it did not like.

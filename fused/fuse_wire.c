@@ -25,11 +25,11 @@ enum { OPCODE_TMPFILE = 51, OPCODE_STATX = 52 };
 #define INIT_SETXATTR_EXT         (UINT64_C(1) << 29)
 #define INIT_EXT                  (UINT64_C(1) << 30)
 #define INIT_DIRECT_IO_ALLOW_MMAP (UINT64_C(1) << 36)
+#define INIT_OVER_IO_URING        (UINT64_C(1) << 41)
 #define WRITE_KILL_SUIDGID        (1u << 2)
 #define SETATTR_KILL_SUIDGID      (1u << 11)
 #define SETXATTR_KILL_SGID        (1u << 0)
 #define OPEN_PARALLEL_WRITES      (1u << 6)
-#define LONG_BYTES                0x10000u /* copying them takes as long as waking a thread */
 #define SX_BASIC_STATS            0x7ffu
 #define SX_BTIME                  0x800u
 
@@ -66,7 +66,7 @@ struct statx_reply {
     struct sx stat;
 };
 static_assert(sizeof(struct sx) == 256, "struct fuse_statx of the protocol");
-static_assert(sizeof(struct statx_reply) == 16 + 288, "header and struct fuse_statx_out");
+static_assert(sizeof(struct statx_reply) == FUSE_WIRE_STATX_BYTES, "header and struct fuse_statx_out");
 
 /* Of the request that this thread read last. */
 static _Thread_local struct {
@@ -188,9 +188,8 @@ static void *second_part(const struct iovec *iov, int count, size_t smallest)
     return count >= 2 && iov[1].iov_len >= smallest ? iov[1].iov_base : NULL;
 }
 
-static void patch_init(uint64_t offered, struct fuse_init_out *out)
+static void patch_init(uint64_t more, struct fuse_init_out *out)
 {
-    uint64_t more = offered & WANTED;
 
     out->flags |= (uint32_t)more;
     if (out->flags & INIT_EXT)
@@ -215,14 +214,26 @@ void fuse_wire_reply(struct fuse_wire *wire, const struct iovec *iov, int count)
     current.parallel_writes = false;
     if (header->error)
         return;
-    if (header->unique == atomic_load(&wire->init_unique)) {
-        struct fuse_init_out *out = second_part(iov, count, sizeof(*out));
+    if (fuse_wire_is_init_reply(wire, iov, count)) {
+        uint64_t wanted = WANTED | (wire->over_io_uring ? INIT_OVER_IO_URING : 0);
 
-        if (out)
-            patch_init(atomic_load(&wire->offered), out);
+        patch_init(atomic_load(&wire->offered) & wanted, iov[1].iov_base);
     } else if (parallel_writes && second_part(iov, count, sizeof(struct fuse_open_out))) {
         patch_open(&iov[1]);
     }
+}
+
+bool fuse_wire_is_init_reply(const struct fuse_wire *wire, const struct iovec *iov, int count)
+{
+    const struct fuse_out_header *header = iov[0].iov_base;
+
+    return header->unique != 0 && header->unique == atomic_load(&wire->init_unique) && !header->error &&
+           second_part(iov, count, sizeof(struct fuse_init_out));
+}
+
+bool fuse_wire_offers_io_uring(const struct fuse_wire *wire)
+{
+    return atomic_load(&wire->offered) & INIT_OVER_IO_URING;
 }
 
 /* ---- STATX ---- */
@@ -271,112 +282,4 @@ size_t fuse_wire_statx(const struct fuse_wire *wire, struct fs *fs, const void *
         out->stat = sx_of(&attr, birth);
     }
     return out->header.len;
-}
-
-/* ---- libfuse's side ---- */
-
-static void answer_statx(struct fuse_server *server, int fd, const void *request)
-{
-    struct statx_reply reply;
-    size_t size = fuse_wire_statx(&server->wire, server->fs, request, &reply, sizeof(reply));
-
-    (void)!write(fd, &reply, size); /* ENOENT: interrupted */
-}
-
-/* It may have become shorter. */
-static ssize_t size_of_request(const void *request, ssize_t n)
-{
-    const struct fuse_in_header *header = request;
-
-    return (size_t)n >= sizeof(*header) && header->len < (size_t)n ? (ssize_t)header->len : n;
-}
-
-/* What is short is served by who read it. */
-static void let_others_read(const void *request, size_t size)
-{
-    const struct fuse_in_header *header = request;
-    const void *body = header + 1;
-    uint32_t length;
-
-    switch (header->opcode) {
-    case FUSE_READ:
-    case FUSE_WRITE: /* the length is at the same place */
-        length = size >= sizeof(*header) + sizeof(struct fuse_read_in) ? ((const struct fuse_read_in *)body)->size : 0;
-        if (length > LONG_BYTES)
-            turn_pass_if_crowded();
-        break;
-    case FUSE_SETATTR:
-        if (size >= sizeof(*header) + sizeof(uint32_t) && (*(const uint32_t *)body & FATTR_SIZE))
-            turn_pass();
-        break;
-    case FUSE_LSEEK:
-    case FUSE_IOCTL:
-    case FUSE_FALLOCATE:
-    case FUSE_COPY_FILE_RANGE:
-        turn_pass();
-        break;
-    default: /* fs_inode.c passes the turn before it frees a large file */
-        break;
-    }
-}
-
-/* libfuse ends its threads by cancelling them in here, so nothing but the read may be cut off. */
-static ssize_t wire_read(int fd, void *buffer, size_t size, void *userdata)
-{
-    struct fuse_server *server = userdata;
-    bool answered;
-    ssize_t n;
-
-    do {
-        int cancel;
-
-        n = turn_read(server->turn, fd, buffer, size);
-        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
-        if (n > 0)
-            let_others_read(buffer, (size_t)n);
-        answered = n > 0 && fuse_wire_request(&server->wire, buffer, (size_t)n);
-        if (answered)
-            answer_statx(server, fd, buffer);
-        else if (n > 0)
-            n = size_of_request(buffer, n);
-        pthread_setcancelstate(cancel, NULL);
-    } while (answered);
-    return n;
-}
-
-static ssize_t wire_writev(int fd, struct iovec *iov, int count, void *userdata)
-{
-    struct fuse_server *server = userdata;
-
-    fuse_wire_reply(&server->wire, iov, count);
-    return writev(fd, iov, count);
-}
-
-#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
-/* Another channel to the same mount, for a thread of its own. Older versions of libfuse do this by themselves. */
-static int wire_clone_fd(int master_fd)
-{
-    uint32_t master = (uint32_t)master_fd;
-    int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
-
-    if (fd >= 0 && ioctl(fd, FUSE_DEV_IOC_CLONE, &master) < 0) {
-        close(fd);
-        fd = -1;
-    }
-    return fd;
-}
-#endif
-
-int fuse_wire_attach(struct fuse_session *session)
-{
-#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
-    static const struct fuse_custom_io io = {.read = wire_read, .writev = wire_writev, .clone_fd = wire_clone_fd};
-
-    /* By its full name: for users of the 3.12 interface the short one leaves clone_fd out. */
-    return fuse_session_custom_io_317(session, &io, sizeof(io), fuse_session_fd(session));
-#else
-    static const struct fuse_custom_io io = {.read = wire_read, .writev = wire_writev};
-
-    return fuse_session_custom_io(session, &io, fuse_session_fd(session));
-#endif
 }

@@ -25,12 +25,9 @@
 #include <sys/uio.h>
 
 struct fs;
-struct fuse_session;
 
 #define FUSE_WIRE_TMPFILE_NAME "/"
-
-/* After the mount and before the first request. The session's userdata is the fuse_server. -EINVAL, -ENOMEM. */
-int fuse_wire_attach(struct fuse_session *session);
+#define FUSE_WIRE_STATX_BYTES  (16 + 288) /* of an answer with its header */
 
 /* Does the request being served want the set-user-id and set-group-id bits cleared? `otherwise`: when the kernel
  * makes no difference (before 5.12). */
@@ -46,6 +43,7 @@ struct fuse_wire {
     _Atomic uint64_t init_unique; /* of the INIT request; 0: none yet */
     _Atomic uint64_t offered;     /* the kernel's capabilities */
     uint64_t cache_seconds;       /* of what STATX tells */
+    bool over_io_uring;           /* the INIT reply says OVER_IO_URING, if the kernel offered it */
 };
 
 /* May handles opened with O_DIRECT say that they go past the cache? Then their writers do not wait for each other.
@@ -53,7 +51,10 @@ struct fuse_wire {
  */
 bool fuse_wire_direct_handles(const struct fuse_wire *wire, const char *release);
 
-/* ---- for tests ---- */
+bool fuse_wire_offers_io_uring(const struct fuse_wire *wire);
+
+/* A reply to INIT that is no error; its second part is a struct fuse_init_out. */
+bool fuse_wire_is_init_reply(const struct fuse_wire *wire, const struct iovec *iov, int count);
 
 /* A request of `size` bytes was read: notes and translates. true: it is to be answered by fuse_wire_statx(). */
 bool fuse_wire_request(struct fuse_wire *wire, void *request, size_t size);

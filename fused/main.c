@@ -50,6 +50,7 @@ struct daemon {
     char *no_device; /* why there is no fabric */
     struct lease_service *service;
     bool serving; /* the service's threads run */
+    bool ready;   /* the kernel has shaken hands */
     struct fuse_server *server;
 };
 
@@ -190,7 +191,8 @@ static int start_mount(struct daemon *d)
         .inval_inode_later = fuse_notify_inode_later,
         .ctx = d->notifier,
     };
-    struct fuse_server_config config = {.cache = d->options->cache, .writeback = d->options->writeback};
+    struct fuse_server_config config = {
+        .cache = d->options->cache, .writeback = d->options->writeback, .io_uring = d->options->io_uring};
     int err = fuse_server_new(d->fs, d->park, &config, &d->options->fuse, &d->server);
 
     if (err)
@@ -342,6 +344,7 @@ static bool serve(struct daemon *d)
         if (poll(fds, COUNT, -1) < 0)
             continue;
         if (fds[READY].revents) {
+            d->ready = true;
             announce(d);
             fds[READY].fd = -1;
         }
@@ -389,7 +392,7 @@ static int run(struct options *options, int status_fd)
     }
     stop_all(&d, mounted);
     close_fd(d.signal_fd);
-    return err ? EXIT_FAILURE : EXIT_SUCCESS;
+    return err || !d.ready ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
 /* In the parent: the exit code that the child sends, or failure if it ends without. */

@@ -38,7 +38,7 @@ enum {
 /* What fuse_opt fills in; turned into struct options when all is read. */
 struct raw {
     struct options *options;
-    char *pool, *control, *keys, *policy, *recall_timeout, *lease_time, *device, *port, *revoke, *cache;
+    char *pool, *control, *keys, *policy, *recall_timeout, *lease_time, *device, *port, *revoke, *cache, *io_uring;
     char *leased_bytes, *user_bytes, *session_bytes, *spare_bytes;
     char *operands[2]; /* [SOURCE] MOUNTPOINT: mount(8) gives a source */
     int n_operands;
@@ -68,6 +68,7 @@ static const struct fuse_opt specs[] = {
     RAW("revoke=%s", revoke),
     RAW("cache=%s", cache),
     RAW("writeback", writeback),
+    RAW("io_uring=%s", io_uring),
     FUSE_OPT_KEY("-h", KEY_HELP),
     FUSE_OPT_KEY("--help", KEY_HELP),
     FUSE_OPT_KEY("-V", KEY_VERSION),
@@ -313,6 +314,21 @@ static int read_cache(const struct raw *raw, struct options *options)
     return 0;
 }
 
+static int read_io_uring(const struct raw *raw, struct options *options)
+{
+    const char *text = raw->io_uring ? raw->io_uring : "auto";
+
+    if (strcmp(text, "auto") == 0)
+        options->io_uring = FUSE_IO_URING_AUTO;
+    else if (strcmp(text, "off") == 0)
+        options->io_uring = FUSE_IO_URING_OFF;
+    else if (strcmp(text, "on") == 0)
+        options->io_uring = FUSE_IO_URING_ON;
+    else
+        return complain("io_uring=%s: it can be auto, on or off", text);
+    return 0;
+}
+
 /* The daemon leaves its working directory. */
 static char *absolute(const char *path)
 {
@@ -395,6 +411,8 @@ static int interpret(struct raw *raw, struct options *options)
     if (!err)
         err = read_cache(raw, options);
     if (!err)
+        err = read_io_uring(raw, options);
+    if (!err)
         err = read_control(raw->control, options);
     if (!err)
         err = read_keys(raw->keys, options);
@@ -417,6 +435,7 @@ static void raw_free(struct raw *raw)
     free(raw->port);
     free(raw->revoke);
     free(raw->cache);
+    free(raw->io_uring);
     free(raw->operands[0]);
     free(raw->operands[1]);
 }
@@ -564,6 +583,9 @@ void options_print_help(void)
           "                          what the kernel keeps: what it has read (default); nothing; auto by its\n"
           "                          virtiofs name\n"
           "  -o writeback            it also keeps what is written, for a while; only with device=none\n"
+          "  -o io_uring=auto|on|off how requests come: by io_uring if Linux has been told to offer it, many times "
+          "faster\n"
+          "                          (default); on: fail if it does not; off: always by read and write\n"
           "  -o ro, allow_other, ... as for every FUSE filesystem\n"
           "\n"
           "A TIME is 500ms, 30s or 5min. Manual: leasefs(8).\n",

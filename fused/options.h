@@ -32,6 +32,7 @@ struct options {
     uint64_t spare_bytes; /* most that is registered ahead for ranges just returned; 0: nothing */
     enum fuse_cache cache;
     bool writeback; /* only with no_device */
+    enum fuse_io_uring io_uring;
     bool read_only, noatime, foreground, show_help, show_version;
     struct fuse_args fuse; /* for libfuse, with the program's name first */
 };

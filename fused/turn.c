@@ -25,6 +25,7 @@ struct turn {
     pthread_cond_t free; /* a turn is */
     unsigned limit, taken;
     _Atomic uint64_t watch_ns, crowded_until_ns, loaded_until_ns;
+    _Atomic bool unwatched;
 };
 
 static _Thread_local struct {
@@ -190,9 +191,15 @@ static ssize_t read_sleeping(int fd, void *buffer, size_t size)
     return n;
 }
 
+void turn_watch_no_more(struct turn *turn)
+{
+    atomic_store_explicit(&turn->unwatched, true, memory_order_relaxed);
+}
+
 static uint64_t watch_ns(struct turn *turn, uint64_t now)
 {
-    if (now < atomic_load_explicit(&turn->loaded_until_ns, memory_order_relaxed))
+    if (atomic_load_explicit(&turn->unwatched, memory_order_relaxed) ||
+        now < atomic_load_explicit(&turn->loaded_until_ns, memory_order_relaxed))
         return 0;
     return atomic_load_explicit(&turn->watch_ns, memory_order_relaxed);
 }

@@ -32,6 +32,9 @@ void turn_free(struct turn *turn);                    /* no thread is in it any 
  * cancellation point. */
 ssize_t turn_read(struct turn *turn, int fd, void *buffer, size_t size);
 
+/* From now on nobody waits for what is read here, so whoever reads sleeps in between. */
+void turn_watch_no_more(struct turn *turn);
+
 /* The calling thread will be busy for long, or wait: another may read. Nothing, if it does not have the turn. Any locks
  * may be held. */
 void turn_pass(void);

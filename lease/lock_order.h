@@ -30,6 +30,8 @@ enum lock_rank {
     LOCK_PARK,                  /* park.lock: requests that wait without a thread */
     LOCK_NOTIFIER,              /* fuse_notifier.lock: what the kernel is still to be told */
     LOCK_TURN,                  /* turn.lock: who reads requests; passed on with inodes locked */
+    LOCK_RING,                  /* ring_thread.lock: a ring's entries and what others answered; fuse_ring.lock */
+    LOCK_AWAKE,                 /* awake.lock: whether it shall end */
     LOCK_CLONE_TOKENS,          /* clone_tokens.lock: who may clone from which file */
     LOCK_SERVICE,               /* lease_service.lock: mail for the control thread, grants by id */
     LOCK_OUTPUT,                /* session.output_lock: what a client is still to be sent, whose turn it is to send */

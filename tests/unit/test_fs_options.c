@@ -82,12 +82,40 @@ static void a_command_line_is_read(void **state)
     options_free(&o);
 }
 
+static void io_uring_is_for_libfuse_no_option(void **state)
+{
+    static const struct {
+        const char *text;
+        int err;
+        enum fuse_io_uring io_uring;
+    } cases[] = {{"pool=64M", 0, FUSE_IO_URING_AUTO},
+                 {"pool=64M,io_uring=auto", 0, FUSE_IO_URING_AUTO},
+                 {"pool=64M,io_uring=on", 0, FUSE_IO_URING_ON},
+                 {"pool=64M,io_uring=off", 0, FUSE_IO_URING_OFF},
+                 {"pool=64M,io_uring=yes", -EINVAL, 0}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char *argv[] = {"leasefs", "-o", (char *)cases[i].text, "/m", NULL};
+        struct options o;
+
+        assert_int_equal(options_parse(4, argv, &o), cases[i].err);
+        if (cases[i].err)
+            continue;
+        assert_int_equal(o.io_uring, cases[i].io_uring);
+        for (int j = 0; j < o.fuse.argc; j++)
+            assert_null(strstr(o.fuse.argv[j], "uring"));
+        options_free(&o);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sizes_are_binary_multiples),
         cmocka_unit_test(a_time_without_a_unit_is_in_milliseconds),
         cmocka_unit_test(a_command_line_is_read),
+        cmocka_unit_test(io_uring_is_for_libfuse_no_option),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

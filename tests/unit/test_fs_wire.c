@@ -8,14 +8,15 @@
 
 enum { OP_TMPFILE = 51, OP_STATX = 52, UNIQUE = 77 };
 
-#define PARALLEL_DIROPS   (1u << 18)
-#define KILLPRIV_V2       (1u << 28)
-#define SETXATTR_EXT      (1u << 29)
-#define EXT               (1u << 30)
-#define DIRECT_MMAP_HIGH  (1u << 4)
-#define WRITE_KILL        (1u << 2)
-#define PARALLEL_WRITES   (1u << 6)
-#define STATX_REPLY_BYTES 304
+#define PARALLEL_DIROPS    (1u << 18)
+#define KILLPRIV_V2        (1u << 28)
+#define SETXATTR_EXT       (1u << 29)
+#define EXT                (1u << 30)
+#define DIRECT_MMAP_HIGH   (1u << 4)
+#define OVER_IO_URING_HIGH (1u << 9)
+#define WRITE_KILL         (1u << 2)
+#define PARALLEL_WRITES    (1u << 6)
+#define STATX_REPLY_BYTES  304
 
 struct request {
     struct fuse_in_header header;
@@ -57,6 +58,48 @@ static void init_is_answered_with_what_the_kernel_offered(void **state)
     send_reply(&wire, UNIQUE, 0, &out, sizeof(out));
     assert_int_equal(out.flags, PARALLEL_DIROPS | KILLPRIV_V2 | EXT);
     assert_int_equal(out.flags2, DIRECT_MMAP_HIGH);
+}
+
+static void io_uring_is_taken_only_when_offered_and_made(void **state)
+{
+    static const struct {
+        uint32_t offered;
+        bool made;
+        uint32_t taken;
+    } cases[] = {
+        {0, false, 0}, {0, true, 0}, {OVER_IO_URING_HIGH, false, 0}, {OVER_IO_URING_HIGH, true, OVER_IO_URING_HIGH}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct fuse_wire wire = {.over_io_uring = cases[i].made};
+        struct fuse_init_out out = {.flags = EXT};
+
+        init_with(&wire, EXT, cases[i].offered);
+        assert_int_equal(fuse_wire_offers_io_uring(&wire), cases[i].offered != 0);
+        send_reply(&wire, UNIQUE, 0, &out, sizeof(out));
+        assert_int_equal(out.flags2, cases[i].taken);
+    }
+}
+
+static void the_reply_to_init_is_known(void **state)
+{
+    struct fuse_wire wire = {0};
+    struct fuse_init_out out = {0};
+    struct fuse_out_header header = {.unique = UNIQUE};
+    struct iovec iov[2] = {{&header, sizeof(header)}, {&out, sizeof(out)}};
+
+    (void)state;
+    assert_false(fuse_wire_is_init_reply(&wire, iov, 2)); /* there was no INIT */
+    init_with(&wire, EXT, 0);
+    assert_true(fuse_wire_is_init_reply(&wire, iov, 2));
+    assert_false(fuse_wire_is_init_reply(&wire, iov, 1));
+    iov[1].iov_len--;
+    assert_false(fuse_wire_is_init_reply(&wire, iov, 2));
+    iov[1].iov_len++;
+    header.error = -EPROTO;
+    assert_false(fuse_wire_is_init_reply(&wire, iov, 2));
+    header = (struct fuse_out_header){.unique = UNIQUE + 2};
+    assert_false(fuse_wire_is_init_reply(&wire, iov, 2));
 }
 
 static void direct_handles_want_a_kernel_that_keeps_them_coherent(void **state)
@@ -240,6 +283,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(init_is_answered_with_what_the_kernel_offered),
+        cmocka_unit_test(io_uring_is_taken_only_when_offered_and_made),
+        cmocka_unit_test(the_reply_to_init_is_known),
         cmocka_unit_test(direct_handles_want_a_kernel_that_keeps_them_coherent),
         cmocka_unit_test(an_old_kernel_is_asked_for_nothing_it_does_not_know),
         cmocka_unit_test(only_the_writes_that_say_so_clear_set_user_id),

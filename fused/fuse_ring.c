@@ -1,0 +1,591 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "fused/fuse_ring.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <liburing.h>
+#include <linux/fuse.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/queue.h>
+#include <unistd.h>
+
+#include "fused/awake.h"
+#include "lease/lock_order.h"
+
+#define QUEUE_THREADS      4u  /* so many requests of one processor may work long or wait for locks side by side */
+#define MANY_PROCESSORS    16u /* from there on fewer: */
+#define FEW_QUEUE_THREADS  2u
+#define SUBMISSION_ENTRIES 16u /* answers sent with one call; more take more calls */
+#define HEADER_ROOM        4096u
+#define FIRST_KNOCK        (UINT64_C(1) << 62) /* requests of programs have small numbers */
+#define KEPT_PAYLOAD       4096u               /* of an entry whose request waits */
+
+/* Of the protocol, 7.42, which Debian 12's headers are too old to have: include/uapi/linux/fuse.h. */
+enum command { REGISTER = 1, COMMIT_AND_FETCH = 2 };
+
+struct ring_header {
+    char in_out[128]; /* a struct fuse_in_header, then a struct fuse_out_header */
+    char op_in[128];  /* the request's struct fuse_..._in, if it has one */
+    struct {
+        uint64_t flags, commit_id;
+        uint32_t payload_size, padding; /* the payload: the rest of the request; all of the answer */
+        uint64_t reserved;
+    } entry;
+};
+static_assert(sizeof(struct ring_header) == 288, "struct fuse_uring_req_header of the protocol");
+
+struct ring_command {
+    uint64_t flags, commit_id;
+    uint16_t queue;
+    uint8_t padding[6];
+};
+static_assert(sizeof(struct ring_command) == 24, "struct fuse_uring_cmd_req of the protocol");
+
+/* One mapping: the header at its start, the payload at HEADER_ROOM. Before the payload is room to put the request's
+ * parts together. */
+struct entry {
+    SLIST_ENTRY(entry) next;
+    STAILQ_ENTRY(entry) mail;
+    uint16_t queue;
+    struct ring_header *header;
+    char *payload;
+    struct iovec parts[2];   /* both, for Linux to read while it registers the entry */
+    _Atomic uint64_t unique; /* of the request that waits for its answer; 0: none does */
+    bool answered;           /* while it is served */
+};
+
+struct ring_thread {
+    struct fuse_ring *ring;
+    unsigned number;
+    pthread_t thread;
+    struct io_uring uring;
+    int err;                       /* why it has none */
+    unsigned available;            /* entries that Linux has */
+    int bell;                      /* eventfd: there is mail, or stop */
+    pthread_mutex_t lock;          /* guards the rest */
+    SLIST_HEAD(, entry) entries;   /* all */
+    STAILQ_HEAD(mail, entry) mail; /* answered by other threads */
+};
+
+enum state { PREPARED, OPEN, STOPPING };
+
+struct fuse_ring {
+    struct fuse_ring_config config;
+    size_t payload_room;
+    _Atomic uint64_t next_knock, opened; /* a number for one; the file of the last OPEN */
+    struct awake *awake;
+    unsigned n_queues,
+        served_queues;    /* those of processors that are there, the first ones, have threads of their own */
+    pthread_mutex_t lock; /* guards the rest */
+    pthread_cond_t changed;
+    unsigned ready; /* threads that have a ring, or failed to */
+    enum state state;
+    unsigned n_threads;
+    struct ring_thread threads[];
+};
+
+static _Thread_local struct entry *serving;
+
+/* ---- entries ---- */
+
+static struct entry *entry_new(struct ring_thread *thread, unsigned queue)
+{
+    size_t room = thread->ring->payload_room;
+    struct entry *entry = calloc(1, sizeof(*entry));
+    char *memory;
+
+    if (!entry)
+        return NULL;
+    memory = mmap(NULL, HEADER_ROOM + room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) {
+        free(entry);
+        return NULL;
+    }
+    entry->queue = (uint16_t)queue;
+    entry->header = (struct ring_header *)memory;
+    entry->payload = memory + HEADER_ROOM;
+    entry->parts[0] = (struct iovec){entry->header, sizeof(*entry->header)};
+    entry->parts[1] = (struct iovec){entry->payload, room};
+    pthread_mutex_lock(&thread->lock);
+    SLIST_INSERT_HEAD(&thread->entries, entry, next);
+    pthread_mutex_unlock(&thread->lock);
+    return entry;
+}
+
+static struct io_uring_sqe *next_submission(struct ring_thread *thread)
+{
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&thread->uring);
+
+    if (!sqe) {
+        io_uring_submit(&thread->uring);
+        sqe = io_uring_get_sqe(&thread->uring);
+    }
+    return sqe;
+}
+
+/* With the next submission Linux gets the entry: as a new one, or with an answer. */
+static void give(struct ring_thread *thread, struct entry *entry, enum command what)
+{
+    struct io_uring_sqe *sqe = next_submission(thread);
+    struct ring_command command = {.queue = entry->queue};
+
+    if (!sqe)
+        return; /* there is always room after a submission, unless the ring is broken */
+    io_uring_prep_rw(IORING_OP_URING_CMD, sqe, 0, NULL, 0, 0);
+    sqe->flags = IOSQE_FIXED_FILE;
+    sqe->cmd_op = what;
+    if (what == REGISTER) {
+        sqe->addr = (uintptr_t)entry->parts;
+        sqe->len = 2;
+    } else {
+        command.commit_id = entry->header->entry.commit_id;
+    }
+    /* The command's place goes on behind the struct: the ring has large ones. */
+    memcpy((char *)sqe + offsetof(struct io_uring_sqe, cmd), &command, sizeof(command));
+    io_uring_sqe_set_data(sqe, entry);
+    thread->available++;
+}
+
+static void add_entry(struct ring_thread *thread, unsigned queue)
+{
+    struct entry *entry = entry_new(thread, queue);
+
+    if (entry)
+        give(thread, entry, REGISTER);
+}
+
+/* ---- answers ---- */
+
+static void put_answer(struct fuse_ring *ring, struct entry *entry, const struct iovec *iov, int count)
+{
+    struct fuse_out_header *out = (struct fuse_out_header *)entry->header->in_out;
+    size_t size = 0;
+
+    memcpy(out, iov[0].iov_base, sizeof(*out));
+    for (int i = 1; i < count; i++) {
+        if (iov[i].iov_len > ring->payload_room - size) {
+            out->error = -EIO;
+            size = 0;
+            break;
+        }
+        if (iov[i].iov_len > 0)
+            memcpy(entry->payload + size, iov[i].iov_base, iov[i].iov_len);
+        size += iov[i].iov_len;
+    }
+    entry->header->entry.payload_size = (uint32_t)size;
+}
+
+static void ring_bell(struct ring_thread *thread)
+{
+    uint64_t one = 1;
+
+    (void)!write(thread->bell, &one, sizeof(one));
+}
+
+/* Of a request that waits. */
+static bool answer_by_mail(struct ring_thread *thread, uint64_t unique, const struct iovec *iov, int count)
+{
+    struct entry *entry;
+
+    pthread_mutex_lock(&thread->lock);
+    SLIST_FOREACH(entry, &thread->entries, next)
+    if (atomic_load_explicit(&entry->unique, memory_order_relaxed) == unique)
+        break;
+    if (entry) {
+        put_answer(thread->ring, entry, iov, count);
+        atomic_store_explicit(&entry->unique, 0, memory_order_relaxed);
+        STAILQ_INSERT_TAIL(&thread->mail, entry, mail);
+    }
+    pthread_mutex_unlock(&thread->lock);
+    if (entry)
+        ring_bell(thread);
+    return entry;
+}
+
+bool fuse_ring_reply(struct fuse_ring *ring, const struct iovec *iov, int count)
+{
+    uint64_t unique = ((const struct fuse_out_header *)iov[0].iov_base)->unique;
+    struct entry *entry = serving;
+
+    if (unique == 0) /* a notification */
+        return false;
+    if (entry && atomic_load_explicit(&entry->unique, memory_order_relaxed) == unique) {
+        put_answer(ring, entry, iov, count);
+        atomic_store_explicit(&entry->unique, 0, memory_order_relaxed);
+        entry->answered = true;
+        return true;
+    }
+    for (unsigned i = 0; i < ring->n_threads; i++)
+        if (answer_by_mail(&ring->threads[i], unique, iov, count))
+            return true;
+    return false;
+}
+
+/* ---- a thread ---- */
+
+/* NULL: no request. */
+static char *put_together(struct fuse_ring *ring, struct entry *entry, size_t *ret_size)
+{
+    const struct ring_header *header = entry->header;
+    const struct fuse_in_header *in = (const struct fuse_in_header *)header->in_out;
+    size_t payload = header->entry.payload_size, fixed;
+    char *request;
+
+    if (payload > ring->payload_room || in->len < sizeof(*in) + payload)
+        return NULL;
+    fixed = in->len - sizeof(*in) - payload;
+    if (fixed > sizeof(header->op_in))
+        return NULL;
+    request = entry->payload - fixed - sizeof(*in);
+    memcpy(request, in, sizeof(*in));
+    memcpy(request + sizeof(*in), header->op_in, fixed);
+    *ret_size = in->len;
+    return request;
+}
+
+/* The request waits, perhaps for long, and others may come to do so: what it has brought was copied. */
+static void keep_little(struct ring_thread *thread, struct entry *entry)
+{
+    pthread_mutex_lock(&thread->lock);
+    if (atomic_load_explicit(&entry->unique, memory_order_relaxed)) /* its answer is not there yet */
+        madvise(entry->payload + KEPT_PAYLOAD, thread->ring->payload_room - KEPT_PAYLOAD, MADV_DONTNEED);
+    pthread_mutex_unlock(&thread->lock);
+}
+
+static bool ask_for_nothing(struct fuse_ring *ring, uint64_t file)
+{
+    struct {
+        struct fuse_out_header header;
+        struct fuse_notify_retrieve_out body;
+    } message = {
+        .header = {.len = sizeof(message), .error = FUSE_NOTIFY_RETRIEVE},
+        .body = {.notify_unique = atomic_fetch_add(&ring->next_knock, 2), .nodeid = file},
+    };
+
+    return write(ring->config.fd, &message, sizeof(message)) == sizeof(message);
+}
+
+/* Linux looks after requests that have found no entry only when an answer comes, not when a new entry does. If all
+ * entries are out with requests that wait, none comes. So we have Linux put a request into the queue of this processor
+ * and answer that: it shall send us no bytes of a file's, one that was opened last if this request has none. */
+static void knock(struct ring_thread *thread, uint64_t file)
+{
+    struct fuse_ring *ring = thread->ring;
+
+    io_uring_submit(&thread->uring); /* so that there is an entry for it */
+    if (!ask_for_nothing(ring, file))
+        ask_for_nothing(ring, atomic_load_explicit(&ring->opened, memory_order_relaxed));
+}
+
+static void answer_knock(struct ring_thread *thread, struct entry *entry, uint64_t unique)
+{
+    struct fuse_out_header out = {.len = sizeof(out), .unique = unique};
+
+    put_answer(thread->ring, entry, &(struct iovec){&out, sizeof(out)}, 1);
+    give(thread, entry, COMMIT_AND_FETCH);
+}
+
+static void serve(struct ring_thread *thread, struct entry *entry)
+{
+    struct fuse_ring *ring = thread->ring;
+    struct fuse_in_header in = *(const struct fuse_in_header *)entry->header->in_out; /* the answer goes there, too */
+    size_t size;
+    char *request = put_together(ring, entry, &size);
+
+    if (!request)
+        return;
+    if (in.opcode == FUSE_NOTIFY_REPLY) {
+        answer_knock(thread, entry, in.unique);
+        return;
+    }
+    if (in.opcode == FUSE_OPEN)
+        atomic_store_explicit(&ring->opened, in.nodeid, memory_order_relaxed);
+    awake_note(ring->awake);
+    entry->answered = false;
+    atomic_store_explicit(&entry->unique, in.unique, memory_order_relaxed);
+    serving = entry;
+    ring->config.serve(ring->config.arg, request, size);
+    serving = NULL;
+    if (entry->answered) {
+        give(thread, entry, COMMIT_AND_FETCH);
+        return;
+    }
+    keep_little(thread, entry);
+    if (thread->available == 0)
+        add_entry(thread, entry->queue);
+    knock(thread, in.nodeid);
+}
+
+static void listen_for_bell(struct ring_thread *thread)
+{
+    struct io_uring_sqe *sqe = next_submission(thread);
+
+    if (!sqe)
+        return;
+    io_uring_prep_poll_add(sqe, thread->bell, POLLIN);
+    io_uring_sqe_set_data(sqe, NULL);
+}
+
+static void take_mail(struct ring_thread *thread)
+{
+    struct mail mail = STAILQ_HEAD_INITIALIZER(mail);
+    struct entry *entry;
+    uint64_t n;
+
+    (void)!read(thread->bell, &n, sizeof(n));
+    pthread_mutex_lock(&thread->lock);
+    STAILQ_CONCAT(&mail, &thread->mail);
+    pthread_mutex_unlock(&thread->lock);
+    while ((entry = STAILQ_FIRST(&mail))) {
+        STAILQ_REMOVE_HEAD(&mail, mail);
+        give(thread, entry, COMMIT_AND_FETCH);
+    }
+    listen_for_bell(thread);
+}
+
+static void take(struct ring_thread *thread, struct io_uring_cqe *cqe)
+{
+    struct entry *entry = io_uring_cqe_get_data(cqe);
+    int result = cqe->res;
+
+    io_uring_cqe_seen(&thread->uring, cqe);
+    if (!entry) {
+        take_mail(thread);
+        return;
+    }
+    thread->available--;
+    if (result == 0)
+        serve(thread, entry);
+    /* Else the connection has ended; or, at the start, Linux did not want the entry, and goes on by read(2). */
+}
+
+static bool stopping(struct fuse_ring *ring)
+{
+    bool stop;
+
+    pthread_mutex_lock(&ring->lock);
+    stop = ring->state == STOPPING;
+    pthread_mutex_unlock(&ring->lock);
+    return stop;
+}
+
+/* The queues of processors that are not there now, but might come, are served on the side: Linux wants all to be. */
+static void add_entries(struct ring_thread *thread)
+{
+    struct fuse_ring *ring = thread->ring;
+
+    add_entry(thread, thread->number % ring->served_queues);
+    for (unsigned queue = ring->served_queues + thread->number; queue < ring->n_queues; queue += ring->n_threads)
+        add_entry(thread, queue);
+}
+
+static void work(struct ring_thread *thread)
+{
+    struct io_uring_cqe *cqe;
+
+    add_entries(thread);
+    listen_for_bell(thread);
+    while (!stopping(thread->ring)) {
+        io_uring_submit_and_wait(&thread->uring, 1);
+        while (io_uring_peek_cqe(&thread->uring, &cqe) == 0)
+            take(thread, cqe);
+    }
+}
+
+static void stay_on_processor(unsigned number)
+{
+    cpu_set_t *set = CPU_ALLOC(number + 1);
+
+    if (!set)
+        return;
+    CPU_ZERO_S(CPU_ALLOC_SIZE(number + 1), set);
+    CPU_SET_S(number, CPU_ALLOC_SIZE(number + 1), set);
+    /* If we may not be there, anywhere else will do. */
+    pthread_setaffinity_np(pthread_self(), CPU_ALLOC_SIZE(number + 1), set);
+    CPU_FREE(set);
+}
+
+static int make_uring(struct ring_thread *thread)
+{
+    struct io_uring_params params = {
+        .flags =
+            IORING_SETUP_SQE128 | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
+    };
+    int err = io_uring_queue_init_params(SUBMISSION_ENTRIES, &thread->uring, &params);
+
+    if (err)
+        return err;
+    err = io_uring_register_files(&thread->uring, &thread->ring->config.fd, 1);
+    if (err)
+        io_uring_queue_exit(&thread->uring);
+    else
+        io_uring_register_ring_fd(&thread->uring); /* a little faster; not everywhere */
+    return err;
+}
+
+static bool wait_until_open(struct fuse_ring *ring)
+{
+    bool open;
+
+    pthread_mutex_lock(&ring->lock);
+    ring->ready++;
+    pthread_cond_broadcast(&ring->changed);
+    while (ring->state == PREPARED)
+        pthread_cond_wait(&ring->changed, &ring->lock);
+    open = ring->state == OPEN;
+    pthread_mutex_unlock(&ring->lock);
+    return open;
+}
+
+/* It makes its ring itself: a ring obeys one thread. */
+static void *ring_thread(void *arg)
+{
+    struct ring_thread *thread = arg;
+    bool open;
+
+    pthread_setname_np(pthread_self(), "leasefs-ring");
+    stay_on_processor(thread->number % thread->ring->served_queues);
+    thread->err = make_uring(thread);
+    open = wait_until_open(thread->ring);
+    if (thread->err)
+        return NULL;
+    if (open)
+        work(thread);
+    io_uring_queue_exit(&thread->uring);
+    return NULL;
+}
+
+/* ---- all of them ---- */
+
+static int start_thread(struct fuse_ring *ring)
+{
+    struct ring_thread *thread = &ring->threads[ring->n_threads];
+    int err;
+
+    thread->ring = ring;
+    thread->number = ring->n_threads;
+    SLIST_INIT(&thread->entries);
+    STAILQ_INIT(&thread->mail);
+    thread->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (thread->bell < 0)
+        return -errno;
+    pthread_mutex_init(&thread->lock, NULL);
+    lock_rank(&thread->lock, LOCK_RING, 0);
+    err = -pthread_create(&thread->thread, NULL, ring_thread, thread);
+    if (err) {
+        pthread_mutex_destroy(&thread->lock);
+        close(thread->bell);
+        return err;
+    }
+    ring->n_threads++;
+    return 0;
+}
+
+static int wait_until_ready(struct fuse_ring *ring)
+{
+    int err = 0;
+
+    pthread_mutex_lock(&ring->lock);
+    while (ring->ready < ring->n_threads)
+        pthread_cond_wait(&ring->changed, &ring->lock);
+    for (unsigned i = 0; i < ring->n_threads && !err; i++)
+        err = ring->threads[i].err;
+    pthread_mutex_unlock(&ring->lock);
+    return err;
+}
+
+static unsigned processors(int name)
+{
+    long n = sysconf(name);
+
+    return n > 0 ? (unsigned)n : 1;
+}
+
+int fuse_ring_new(const struct fuse_ring_config *config, struct fuse_ring **ret_ring)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    unsigned served = processors(_SC_NPROCESSORS_ONLN);
+    unsigned n_threads = served * (served < MANY_PROCESSORS ? QUEUE_THREADS : FEW_QUEUE_THREADS);
+    struct fuse_ring *ring = calloc(1, sizeof(*ring) + n_threads * sizeof(ring->threads[0]));
+    int err;
+
+    if (!ring)
+        return -ENOMEM;
+    ring->config = *config;
+    ring->next_knock = FIRST_KNOCK;
+    ring->payload_room = (config->largest + page - 1) / page * page;
+    ring->served_queues = served;
+    ring->n_queues = processors(_SC_NPROCESSORS_CONF);
+    pthread_mutex_init(&ring->lock, NULL);
+    lock_rank(&ring->lock, LOCK_RING, 0);
+    pthread_cond_init(&ring->changed, NULL);
+    err = awake_new(&ring->awake);
+    while (!err && ring->n_threads < n_threads)
+        err = start_thread(ring);
+    if (!err)
+        err = wait_until_ready(ring);
+    if (err) {
+        fuse_ring_stop(ring);
+        fuse_ring_free(ring);
+        return err;
+    }
+    *ret_ring = ring;
+    return 0;
+}
+
+static void set_state(struct fuse_ring *ring, enum state state)
+{
+    pthread_mutex_lock(&ring->lock);
+    ring->state = state;
+    pthread_cond_broadcast(&ring->changed);
+    pthread_mutex_unlock(&ring->lock);
+}
+
+void fuse_ring_open(struct fuse_ring *ring)
+{
+    set_state(ring, OPEN);
+}
+
+void fuse_ring_stop(struct fuse_ring *ring)
+{
+    if (!ring)
+        return;
+    set_state(ring, STOPPING);
+    for (unsigned i = 0; i < ring->n_threads; i++)
+        ring_bell(&ring->threads[i]);
+    for (unsigned i = 0; i < ring->n_threads; i++)
+        pthread_join(ring->threads[i].thread, NULL);
+}
+
+static void free_thread(struct ring_thread *thread)
+{
+    struct entry *entry;
+
+    while ((entry = SLIST_FIRST(&thread->entries))) {
+        SLIST_REMOVE_HEAD(&thread->entries, next);
+        munmap(entry->header, HEADER_ROOM + thread->ring->payload_room);
+        free(entry);
+    }
+    close(thread->bell);
+    pthread_mutex_destroy(&thread->lock);
+}
+
+void fuse_ring_free(struct fuse_ring *ring)
+{
+    if (!ring)
+        return;
+    awake_free(ring->awake);
+    for (unsigned i = 0; i < ring->n_threads; i++)
+        free_thread(&ring->threads[i]);
+    pthread_cond_destroy(&ring->changed);
+    pthread_mutex_destroy(&ring->lock);
+    free(ring);
+}
