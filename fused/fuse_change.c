@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fused/caller.h"
 #include "fused/fuse_private.h"
 
 struct change {
@@ -80,6 +81,8 @@ static int parked_keep(struct parked *parked)
         change->bytes = at;
     }
     fuse_req_interrupt_func(change->req, interrupted, change);
+    if (server_of(change->req)->ring && caller_is_interrupted(fuse_req_ctx(change->req)->pid))
+        interrupted(change->req, change);
     return 0;
 }
 

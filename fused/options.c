@@ -489,10 +489,10 @@ static bool unmount_lazily(const char *mountpoint)
 }
 
 /* A daemon that was killed answers until its last descriptor of the device is closed: what it was still asked fails
- * with ECONNABORTED then, and later questions with ENOTCONN. */
+ * with ECONNABORTED then, by io_uring with ECANCELED, and later questions with ENOTCONN. */
 static bool daemon_is_dead(int err)
 {
-    return err == -ENOTCONN || err == -ECONNABORTED;
+    return err == -ENOTCONN || err == -ECONNABORTED || err == -ECANCELED;
 }
 
 /* stat(), once all mounts of dead daemons are gone from there. Waits for one that is dying, as for one that is slow. */

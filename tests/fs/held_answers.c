@@ -13,8 +13,12 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "fused/fuse_ring.h"
+
 ssize_t __real_writev(int fd, const struct iovec *iov, int count);
 ssize_t __wrap_writev(int fd, const struct iovec *iov, int count);
+bool __real_fuse_ring_reply(struct fuse_ring *ring, const struct iovec *iov, int count);
+bool __wrap_fuse_ring_reply(struct fuse_ring *ring, const struct iovec *iov, int count);
 
 static bool wanted(int dir, const struct iovec *iov)
 {
@@ -32,7 +36,7 @@ static bool wanted(int dir, const struct iovec *iov)
     return header->len == strtoul(text, NULL, 10) && renameat(dir, "hold", dir, "held") == 0;
 }
 
-__attribute__((visibility("default"))) ssize_t __wrap_writev(int fd, const struct iovec *iov, int count)
+static void hold_if_wanted(const struct iovec *iov, int count)
 {
     const char *path = getenv("LEASEFS_TEST_ANSWERS");
     int dir = path && count > 0 ? open(path, O_DIRECTORY | O_PATH | O_CLOEXEC) : -1;
@@ -42,5 +46,16 @@ __attribute__((visibility("default"))) ssize_t __wrap_writev(int fd, const struc
             close(openat(dir, "go", O_RDONLY | O_CLOEXEC)); /* until it is opened for writing */
         close(dir);
     }
+}
+
+__attribute__((visibility("default"))) ssize_t __wrap_writev(int fd, const struct iovec *iov, int count)
+{
+    hold_if_wanted(iov, count);
     return __real_writev(fd, iov, count);
+}
+
+bool __wrap_fuse_ring_reply(struct fuse_ring *ring, const struct iovec *iov, int count)
+{
+    hold_if_wanted(iov, count);
+    return __real_fuse_ring_reply(ring, iov, count);
 }
