@@ -82,6 +82,15 @@ class Mount:
                 self.daemon.wait()
 
 
+def offers_io_uring():
+    """Does Linux offer it to FUSE servers? leasefs uses it then."""
+    try:
+        with open("/sys/module/fuse/parameters/enable_uring", encoding="ascii") as file:
+            return file.read().strip() == "Y"
+    except FileNotFoundError:
+        return False
+
+
 def mount_all(stack, options, extent, scratch):
     """tmpfs first, then the FUSE filesystems; the examples serve a directory of that same tmpfs."""
     mounts = []
@@ -97,8 +106,13 @@ def mount_all(stack, options, extent, scratch):
     at = f"{scratch}/mnt.passthrough_fh"  # shows all of /
     add("passthrough_fh", f"{at}{scratch}/fh", [f"{options.peers}/passthrough_fh", "-f", at], at)
     at = f"{scratch}/mnt.leasefs"
-    add("leasefs", f"{at}/work",
-        [options.leasefs, "-f", "-o", f"pool={extent.pool},control={scratch}/control,device=none", at], at)
+    words = f"pool={extent.pool},control={scratch}/control,device=none"
+    add("leasefs", f"{at}/work", [options.leasefs, "-f", "-o", words, at], at)
+    if offers_io_uring():  # then also as where it does not
+        at = f"{scratch}/mnt.leasefs_read"
+        pool = extent.data + extent.cached + 128 * MIB  # no large directories
+        words = f"pool={pool >> 20}M,control={scratch}/control.read,device=none,io_uring=off"
+        add("leasefs_read", f"{at}/work", [options.leasefs, "-f", "-o", words, at], at)
     return mounts
 
 
@@ -223,7 +237,7 @@ def measure_directories(samples, mounts, options, extent, clock):
 
 def need_memory(extent, directory):
     """tmpfs and the pool hold all at once, and a million names take some too."""
-    need = 4 * (extent.data + extent.cached) + extent.sizes[-1] * 4096
+    need = 5 * (extent.data + extent.cached) + extent.sizes[-1] * 4096
     there = os.statvfs(directory)
     if there.f_bavail * there.f_frsize < need:
         sys.exit(f"tools/bench: {directory} has too little room: {need >> 20} MiB are needed")
@@ -257,6 +271,7 @@ def main():
     with contextlib.ExitStack() as stack:
         stack.callback(remove, scratch)
         mounts = mount_all(stack, options, extent, scratch)
+        samples.document["io_uring"] = offers_io_uring()
         measure_data(samples, mounts, extent, clock)
         measure_metadata(samples, mounts, options, extent, clock)
         mounts = [mount for mount in mounts if mount.name in ("tmpfs", "leasefs")]

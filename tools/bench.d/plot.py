@@ -8,7 +8,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  pylint: disable=wrong-import-position
 
-COLOURS = {"leasefs": "#c0392b", "passthrough_ll": "#7f8c8d", "passthrough_fh": "#bdc3c7", "nfs": "#7f8c8d",
+COLOURS = {"leasefs": "#c0392b", "leasefs_read": "#e6a49b", "passthrough_ll": "#7f8c8d", "passthrough_fh": "#bdc3c7", "nfs": "#7f8c8d",
            "tmpfs": "#2c3e50", "verbs": "#2c3e50"}
 REFERENCE = {"local": "tmpfs", "rdma": "verbs"}
 

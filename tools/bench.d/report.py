@@ -61,7 +61,7 @@ def judge(metrics, target, metric):
 def judge_all(document):
     """A pattern that fits no metric gives a row too: what was not measured was not met."""
     metrics, rows = document["metrics"], []
-    for target in targets.TARGETS[document["bench"]]:
+    for target in targets.targets_of(document):
         if target.metric.startswith(tuple(document.get("absent", []))):
             continue
         names = fnmatch.filter(metrics, target.metric)
