@@ -47,6 +47,12 @@ class Sequence:
     def chattr(self):
         return f"chattr {self.name()} {self.rnd.choice('+-')}{self.flag}" if self.flag != "." else self.step()
 
+    def lchown(self):
+        """Of an immutable directory ext4 refuses one that changes nothing; tmpfs does not."""
+        choose = self.rnd.choice
+        uid = choose([-1, 0, 1001])
+        return f"lchown {self.name()} {uid} {choose([0, 1001] if uid == -1 and self.flag != '.' else [-1, 0, 1001])}"
+
     def timed(self):
         path = self.rnd.choice(["a", "b", "c", "d", "d/a", "d/b", "d/e"])
         return f"times {path} " + self.rnd.choice([
@@ -103,7 +109,7 @@ class Sequence:
             lambda: f"{self.user()}chmod {self.name()} {self.mode()}",
             lambda: f"fchmod {self.fd()} {self.mode()}",
             lambda: f"{self.user()}chown {self.name()} {choice([0, 1001])} {choice([-1, 0, 1001, 1002])}",
-            lambda: f"lchown {self.name()} {choice([-1, 0, 1001])} {choice([-1, 0, 1001])}",
+            self.lchown,
             lambda: f"utimes {self.name()} {choice([1, 10**18])} {choice([7, 10**18 + 1])}",
             lambda: f"setxattr {self.name()} trusted.{choice('ab')} {choice('vw')} {choice(['0', 'CREATE', 'REPLACE'])}",
             lambda: f"removexattr {self.name()} trusted.{choice('ab')}",
