@@ -55,8 +55,10 @@ class Sequence:
 
     def timed(self):
         path = self.rnd.choice(["a", "b", "c", "d", "d/a", "d/b", "d/e"])
+        # To the size that it has: tmpfs changes no time then.
+        truncate = f"truncate {path} {self.size()}" if self.kind != "tmpfs" else f"ls {path}"
         return f"times {path} " + self.rnd.choice([
-            f"chmod {path} {self.mode()}", f"chown {path} -1 0", f"truncate {path} {self.size()}", f"put {path} {self.data()}",
+            f"chmod {path} {self.mode()}", f"chown {path} -1 0", truncate, f"put {path} {self.data()}",
             f"ls {path}", f"unlink {path}", f"link {path} d/new", f"rename {path} d/b", f"create d/{self.rnd.choice('abe')}",
             f"rmdir {self.name()}", f"setxattr {path} trusted.a v", f"pwrite {self.fd()} 0 {self.data()}",
             f"poke {self.fd()} 0 x", f"fallocate {self.fd()} KEEP 0 {self.size()}", f"fallocate {self.fd()} PUNCH+KEEP 0 4096",
