@@ -86,8 +86,8 @@ struct fuse_ring {
         served_queues;    /* those of processors that are there, the first ones, have threads of their own */
     pthread_mutex_t lock; /* guards the rest */
     pthread_cond_t changed;
-    unsigned ready; /* threads that have a ring, or failed to */
-    enum state state;
+    unsigned ready;           /* threads that have a ring, or failed to */
+    _Atomic enum state state; /* also looked at without it */
     unsigned n_threads;
     struct ring_thread threads[];
 };
@@ -196,9 +196,9 @@ static bool answer_by_mail(struct ring_thread *thread, uint64_t unique, const st
     struct entry *entry;
 
     pthread_mutex_lock(&thread->lock);
-    SLIST_FOREACH(entry, &thread->entries, next)
-    if (atomic_load_explicit(&entry->unique, memory_order_relaxed) == unique)
-        break;
+    entry = SLIST_FIRST(&thread->entries);
+    while (entry && atomic_load_explicit(&entry->unique, memory_order_relaxed) != unique)
+        entry = SLIST_NEXT(entry, next);
     if (entry) {
         put_answer(thread->ring, entry, iov, count);
         atomic_store_explicit(&entry->unique, 0, memory_order_relaxed);
@@ -270,6 +270,7 @@ static bool ask_for_nothing(struct fuse_ring *ring, uint64_t file)
         .body = {.notify_unique = atomic_fetch_add(&ring->next_knock, 2), .nodeid = file},
     };
 
+    lock_none_held();
     return write(ring->config.fd, &message, sizeof(message)) == sizeof(message);
 }
 
@@ -285,9 +286,9 @@ static void knock(struct ring_thread *thread, uint64_t file)
         ask_for_nothing(ring, atomic_load_explicit(&ring->opened, memory_order_relaxed));
 }
 
-static void answer_knock(struct ring_thread *thread, struct entry *entry, uint64_t unique)
+static void answer_here(struct ring_thread *thread, struct entry *entry, uint64_t unique, int error)
 {
-    struct fuse_out_header out = {.len = sizeof(out), .unique = unique};
+    struct fuse_out_header out = {.len = sizeof(out), .unique = unique, .error = error};
 
     put_answer(thread->ring, entry, &(struct iovec){&out, sizeof(out)}, 1);
     give(thread, entry, COMMIT_AND_FETCH);
@@ -300,10 +301,8 @@ static void serve(struct ring_thread *thread, struct entry *entry)
     size_t size;
     char *request = put_together(ring, entry, &size);
 
-    if (!request)
-        return;
-    if (in.opcode == FUSE_NOTIFY_REPLY) {
-        answer_knock(thread, entry, in.unique);
+    if (!request || in.opcode == FUSE_NOTIFY_REPLY) { /* nonsense, or our knock */
+        answer_here(thread, entry, in.unique, request ? 0 : -EIO);
         return;
     }
     if (in.opcode == FUSE_OPEN)
@@ -367,16 +366,6 @@ static void take(struct ring_thread *thread, struct io_uring_cqe *cqe)
     /* Else the connection has ended; or, at the start, Linux did not want the entry, and goes on by read(2). */
 }
 
-static bool stopping(struct fuse_ring *ring)
-{
-    bool stop;
-
-    pthread_mutex_lock(&ring->lock);
-    stop = ring->state == STOPPING;
-    pthread_mutex_unlock(&ring->lock);
-    return stop;
-}
-
 /* The queues of processors that are not there now, but might come, are served on the side: Linux wants all to be. */
 static void add_entries(struct ring_thread *thread)
 {
@@ -393,7 +382,7 @@ static void work(struct ring_thread *thread)
 
     add_entries(thread);
     listen_for_bell(thread);
-    while (!stopping(thread->ring)) {
+    while (atomic_load(&thread->ring->state) != STOPPING) {
         io_uring_submit_and_wait(&thread->uring, 1);
         while (io_uring_peek_cqe(&thread->uring, &cqe) == 0)
             take(thread, cqe);
