@@ -66,14 +66,13 @@ end_holder
 
 # No mechanism proves the end of remote access: the blocks stay out of use, the file has copies, and works.
 mount_fs pool=16M,recall_timeout=300ms,revoke=never
-head -c 409600 /dev/urandom >"$mnt/a"
+{ printf A && head -c 409599 /dev/urandom; } >"$mnt/a" # no X comes first by chance
 sum=$(sum "$mnt/a")
 free=$(free_blocks)
 hold /a --write --on-recall=ignore
 takes 250 15000 sh -c "printf X | dd of='$mnt/a' bs=1 seek=0 conv=notrunc status=none"
 end_holder
 expect X "$(head -c 1 "$mnt/a")"
-printf '\0' >/dev/null
 [ "$(sum "$mnt/a")" != "$sum" ]
 until_state "$mnt/a" quarantined
 expect $((free - 100)) "$(free_blocks)"
