@@ -98,8 +98,11 @@ static void run(const struct input *input)
 
 static void insert(struct input *input, const uint8_t *bytes, size_t size)
 {
-    size_t at = pick(input->size + 1);
+    size_t at;
 
+    if (input->size >= INPUT_SIZE) /* it is full */
+        return;
+    at = pick(input->size + 1);
     if (size > INPUT_SIZE - input->size)
         size = INPUT_SIZE - input->size;
     memmove(input->bytes + at + size, input->bytes + at, input->size - at);
