@@ -47,6 +47,12 @@ class Sequence:
     def chattr(self):
         return f"chattr {self.name()} {self.rnd.choice('+-')}{self.flag}" if self.flag != "." else self.step()
 
+    def access(self):
+        """Whether it may write, Linux does not ask a FUSE filesystem: it does not know that something is immutable."""
+        choose = self.rnd.choice
+        return f"{self.user()}access {self.name()} " + \
+            choose(["R_OK", "X_OK"] + (["W_OK", "R_OK+W_OK"] if self.flag == "." else []))
+
     def lchown(self):
         """Of an immutable directory ext4 refuses one that changes nothing; tmpfs does not."""
         choose = self.rnd.choice
@@ -116,7 +122,7 @@ class Sequence:
             lambda: f"setxattr {self.name()} trusted.{choice('ab')} {choice('vw')} {choice(['0', 'CREATE', 'REPLACE'])}",
             lambda: f"removexattr {self.name()} trusted.{choice('ab')}",
             lambda: f"getxattr {self.name()} trusted.{choice('ab')}",
-            lambda: f"{self.user()}access {self.name()} {choice(['R_OK', 'W_OK', 'X_OK', 'R_OK+W_OK'])}",
+            self.access,
             lambda: f"readlink {self.name()}",
             lambda: f"{self.user()}ls {self.name()}",
             lambda: f"{self.user()}lstat {self.name()} kind mode uid gid nlink",
