@@ -81,12 +81,14 @@ static void stranger_free(struct stranger *stranger)
     free(stranger);
 }
 
+static const struct log_rate log_rate = {.lines = 10, .window_ns = UINT64_C(10000000000)};
+
 static void refuse(struct stranger *stranger, const char *why)
 {
     char from[HOST_PORT_TEXT];
     unsigned dropped;
 
-    if (log_limit_allows(&stranger->remote->refusals, service_now_ns(), &dropped))
+    if (log_limit_allows(&stranger->remote->refusals, &log_rate, service_now_ns(), &dropped))
         service_log("remote client at %s refused: %s%s", host_port_text(&stranger->from, from), why,
                     dropped ? " (and more that were not logged)" : "");
     stranger_free(stranger);
@@ -189,7 +191,7 @@ static void admit(struct stranger *stranger)
             refuse(stranger, "no memory for a session");
             return;
         }
-        if (log_limit_allows(&remote->arrivals, service_now_ns(), &dropped))
+        if (log_limit_allows(&remote->arrivals, &log_rate, service_now_ns(), &dropped))
             service_log("remote client %s at %s", name, host_port_text(&stranger->from, from));
         stranger->fd = -1;
         stranger->tls = NULL;

@@ -6,9 +6,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "lease/log_limit.h"
 #include "rdma/faults.h"
 #include "rdma/internal.h"
-#include "rdma/offence.h"
 #include "rdma/sync.h"
 
 #define HALF_OPEN_NS (5 * NS_PER_S)
@@ -169,17 +169,25 @@ static const void *address_of(const struct sockaddr *address)
     return &((const struct sockaddr_in6 *)address)->sin6_addr;
 }
 
+/* Is this one to be logged? How many of its kind before it were not: *ret_unsaid. */
+static bool offence_to_log(struct fabric *fabric, enum offence_kind kind, unsigned *ret_unsaid)
+{
+    static const struct log_rate rate = {.lines = 1, .window_ns = 60 * NS_PER_S};
+
+    return log_limit_allows(&fabric->offences[kind], &rate, monotonic_ns(), ret_unsaid);
+}
+
 void connection_reject(struct fabric *fabric, struct rdma_cm_id *id, unsigned code)
 {
     struct leasefs_cm_reject reject = {.magic = htole32(LEASEFS_CM_MAGIC), .code = htole32(code)};
     const struct sockaddr *peer = rdma_get_peer_addr(id);
     char from[INET6_ADDRSTRLEN];
-    unsigned long long unsaid;
+    unsigned unsaid;
 
     /* Peers are refused for these whenever they like. */
     if ((code == LEASEFS_REJECT_MALFORMED || code == LEASEFS_REJECT_COOKIE) &&
         offence_to_log(fabric, code == LEASEFS_REJECT_COOKIE ? OFFENCE_COOKIE : OFFENCE_MALFORMED, &unsaid))
-        fabric_log("a connection from %s was refused: %s (%llu like it before)",
+        fabric_log("a connection from %s was refused: %s (%u like it before)",
                    inet_ntop(peer->sa_family, address_of(peer), from, sizeof(from)) ? from : "?",
                    code == LEASEFS_REJECT_COOKIE ? "its cookie is used, expired or made up" : "no request of ours",
                    unsaid);
@@ -423,11 +431,11 @@ static bool break_locked(struct connection *connection)
 
 static void log_offence(struct fabric *fabric, enum offence_kind kind, uint64_t session_id)
 {
-    unsigned long long unsaid;
+    unsigned unsaid;
 
     /* Session 0 is the self-test's. */
     if (session_id && offence_to_log(fabric, kind, &unsaid))
-        fabric_log("session %llu: %s (%llu like it before)", (unsigned long long)session_id,
+        fabric_log("session %llu: %s (%u like it before)", (unsigned long long)session_id,
                    kind == OFFENCE_MESSAGE ? "its peer sends messages, which are not in our protocol: it is cut off"
                                            : "the NIC has refused its peer an access, or their connection broke",
                    unsaid);

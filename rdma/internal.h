@@ -24,10 +24,10 @@
 #include <sys/queue.h>
 
 #include "lease/exposure_ops.h"
+#include "lease/log_limit.h"
 #include "rdma/exposure.h"
 #include "rdma/helpers.h"
 #include "rdma/keys.h"
-#include "rdma/offence.h"
 #include "rdma/proof.h"
 #include "rdma/rereg.h"
 #include "rdma/revoke.h"
@@ -43,6 +43,16 @@
 #define FABRIC_MECHANISMS     6
 #define FABRIC_BACKLOG        128 /* connection requests that wait, at each address */
 #define FABRIC_ADDRESSES_MAX  16u /* of the device, besides the first */
+
+/* What peers do that they must not. Each is counted where it is refused (struct fabric_counters), and logged now and
+ * then. */
+enum offence_kind {
+    OFFENCE_MALFORMED, /* a connection request that is none of ours */
+    OFFENCE_COOKIE,    /* one whose cookie admits nobody */
+    OFFENCE_MESSAGE,   /* a message on a connection that takes none */
+    OFFENCE_ACCESS,    /* what the NIC refuses; a holder whose lease was revoked meets that, too */
+    OFFENCES,
+};
 
 struct fabric_counters {
     uint64_t accepted, established, replaced, half_open_expired, violations, broken;
@@ -78,6 +88,7 @@ struct fabric {
 
     atomic_bool no_iova;        /* the device refused ibv_reg_mr_iova() */
     atomic_bool failure_logged; /* a registration's, since the last that went well */
+    struct log_limit offences[OFFENCES];
 
     pthread_mutex_t lock;
     pthread_cond_t changed;                 /* any of what follows, connections and regions included */
@@ -91,7 +102,6 @@ struct fabric {
     struct spares spares;
     bool stopping, device_gone;
     struct fabric_counters counters;
-    struct offence offences[OFFENCES];
 
     struct rdma_cm_id *more_ids[FABRIC_ADDRESSES_MAX]; /* that listen at other addresses of the device */
     unsigned n_more_ids;

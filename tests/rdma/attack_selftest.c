@@ -13,7 +13,6 @@
 
 #include "selftest.h"
 
-#include "rdma/offence.h"
 #include "rdma/sync.h"
 
 #define REM_INVALID IBV_WC_REM_INV_REQ_ERR
