@@ -148,7 +148,7 @@ static void clear_slack(const struct file_data *data, struct pool_block start, u
 void data_copy_to(const struct file_data *data, uint64_t block, struct pool_block from, struct pool_block to,
                   uint64_t count)
 {
-    bulk_copy(pool_address(data->pool, to), pool_address(data->pool, from), count << POOL_BLOCK_SHIFT);
+    bulk_copy_in(pool_address(data->pool, to), pool_address(data->pool, from), count << POOL_BLOCK_SHIFT);
     clear_slack(data, to, block, count);
 }
 
@@ -190,7 +190,7 @@ int data_copy_blocks(struct file_data *data, uint64_t block, uint64_t count,
 static void put_bytes(void *to, const uint8_t *bytes, uint64_t length)
 {
     if (bytes)
-        bulk_copy(to, bytes, length);
+        bulk_copy_in(to, bytes, length);
     else
         memset(to, 0, length);
 }

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "fused/awake.h"
+#include "fused/bulk_copy.h"
 #include "lease/lock_order.h"
 
 #define QUEUE_THREADS      4u  /* so many requests of one processor may work long or wait for locks side by side */
@@ -177,7 +178,7 @@ static void put_answer(struct fuse_ring *ring, struct entry *entry, const struct
             break;
         }
         if (iov[i].iov_len > 0)
-            memcpy(entry->payload + size, iov[i].iov_base, iov[i].iov_len);
+            bulk_copy_out(entry->payload + size, iov[i].iov_base, iov[i].iov_len);
         size += iov[i].iov_len;
     }
     entry->header->entry.payload_size = (uint32_t)size;
