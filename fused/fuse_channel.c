@@ -18,8 +18,9 @@
 #include "fused/fuse_private.h"
 #include "fused/fuse_ring.h"
 
-#define LONG_BYTES         0x10000u /* copying them takes as long as waking a thread */
-#define SMALLEST_OF_BUFFER 8192u    /* FUSE_MIN_READ_BUFFER */
+#define LONG_BYTES         0x10000u     /* copying them takes as long as waking a thread */
+#define SMALLEST_OF_BUFFER 8192u        /* FUSE_MIN_READ_BUFFER */
+#define RING_LARGEST       (256u << 10) /* what is copied into a buffer and out again shall be in the cache in between */
 
 /* ---- answers ---- */
 
@@ -123,6 +124,13 @@ static void serve_from_ring(void *arg, void *request, size_t size)
         return;
     buffer.size = size_of_request(request, size);
     fuse_session_process_buf(server->session, &buffer);
+}
+
+size_t fuse_channel_largest(const struct fuse_server *server)
+{
+    bool ring = server->config.io_uring != FUSE_IO_URING_OFF && fuse_wire_offers_io_uring(&server->wire);
+
+    return ring ? RING_LARGEST : FS_READ_MAX;
 }
 
 static size_t largest_payload(const struct fuse_init_out *init)

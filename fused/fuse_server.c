@@ -56,7 +56,7 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
     /* Version 1 of the promise to drop set-user-id bits is ambiguous about who may keep them. */
     want(conn, FUSE_CAP_HANDLE_KILLPRIV, false);
     /* fuse_wire.c adds what libfuse does not know. */
-    conn->max_write = FS_READ_MAX;
+    conn->max_write = (unsigned)fuse_channel_largest(server);
     conn->max_background = MAX_BACKGROUND;
     conn->congestion_threshold = MAX_BACKGROUND * 3 / 4;
 }
