@@ -7,6 +7,7 @@
 #include <sys/random.h>
 
 #include "fused/fs_private.h"
+#include "fused/fs_space.h"
 #include "lease/lock_order.h"
 
 /* Metadata lives outside the pool, so it has a limit of its own: one inode a block, as small files would need. */
@@ -59,6 +60,7 @@ int fs_new(struct pool *pool, struct fs_cred owner, bool read_only, struct fs **
     atomic_init(&fs->next_ino, FS_ROOT_INO);
     pthread_rwlock_init(&fs->rename_lock, NULL);
     lock_rank(&fs->rename_lock, LOCK_FS_RENAME, 0);
+    space_init(&fs->space);
     err = fs_init_random(fs);
     if (err)
         goto undo_lock;
@@ -74,6 +76,7 @@ int fs_new(struct pool *pool, struct fs_cred owner, bool read_only, struct fs **
 undo_shards:
     shards_destroy(fs);
 undo_lock:
+    space_destroy(&fs->space);
     pthread_rwlock_destroy(&fs->rename_lock);
     free(fs);
     return err;
@@ -86,6 +89,7 @@ size_t fs_free(struct fs *fs)
     if (!fs)
         return 0;
     leftover = shards_destroy(fs);
+    space_destroy(&fs->space);
     pthread_rwlock_destroy(&fs->rename_lock);
     free(fs->control_path);
     free(fs);

@@ -86,6 +86,10 @@ struct fs_kernel_cache {
 };
 void fs_set_kernel_cache(struct fs *fs, const struct fs_kernel_cache *cache); /* copied; before the first request */
 
+/* How to have all that the kernel has forgotten by now come to fs_forget(): `catch_up` returns when it has. Before the
+ * first request. Without it nothing is ever under way. */
+void fs_set_catch_up(struct fs *fs, void (*catch_up)(void *ctx), void *ctx);
+
 /* What the kernel has of the file is dropped, by another thread, and then done(arg) called. Never blocks. */
 void fs_forget_pages(struct fs *fs, uint64_t ino, void (*done)(void *arg), void *arg);
 

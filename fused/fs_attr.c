@@ -4,6 +4,7 @@
 
 #include "fused/fs_front_door.h"
 #include "fused/fs_private.h"
+#include "fused/fs_space.h"
 
 struct timespec fs_now(void)
 {
@@ -266,7 +267,7 @@ int fs_setattr(struct fs *fs, uint64_t ino, const struct stat *attr, unsigned wh
                struct stat *ret_attr, bool *ret_fleeting)
 {
     struct fs_inode *inode = inode_get(fs, ino);
-    uint64_t mark = space_mark(fs);
+    struct space_mark mark = space_mark(fs);
     int64_t err;
 
     if (!inode)
@@ -294,8 +295,10 @@ int fs_setattr(struct fs *fs, uint64_t ino, const struct stat *attr, unsigned wh
 int fs_statfs(struct fs *fs, struct statvfs *ret_stat)
 {
     struct pool_usage usage;
-    size_t n_inodes = atomic_load(&fs->n_inodes);
+    size_t n_inodes;
 
+    space_settle(fs);
+    n_inodes = atomic_load(&fs->n_inodes);
     pool_usage(fs->pool, &usage);
     memset(ret_stat, 0, sizeof(*ret_stat));
     ret_stat->f_bsize = POOL_BLOCK_SIZE;

@@ -7,6 +7,7 @@
 
 #include "fused/fs_front_door.h"
 #include "fused/fs_private.h"
+#include "fused/fs_space.h"
 
 /* A read of FS_READ_MAX bytes touches one block more than it is long when it does not start on a boundary. */
 #define READ_PIECES (FS_READ_MAX / POOL_BLOCK_SIZE + 2)
@@ -111,26 +112,39 @@ static int64_t write_exclusive(struct fs *fs, struct fs_inode *inode, uint64_t o
     return done;
 }
 
+static int64_t write_all(struct fs *fs, struct fs_inode *inode, uint64_t offset, const void *bytes, size_t length,
+                         bool kill_priv, struct lease_waiter *waiter)
+{
+    struct space_mark mark = space_mark(fs);
+    int64_t done, more;
+
+    do
+        done = write_exclusive(fs, inode, offset, bytes, length, kill_priv, waiter);
+    while (space_again(fs, &mark, waiter, &done));
+    /* What has been written stays so: from here on nobody waits, and no error counts. */
+    while (done > 0 && (size_t)done < length && space_came(fs, &mark)) {
+        more = write_exclusive(fs, inode, offset + (size_t)done, (const char *)bytes + done, length - (size_t)done,
+                               kill_priv, NULL);
+        done += more > 0 ? more : 0;
+    }
+    return done;
+}
+
 int64_t fs_write(struct fs *fs, uint64_t ino, uint64_t offset, const void *bytes, size_t length, bool kill_priv,
                  struct lease_waiter *waiter)
 {
     struct fs_inode *inode;
     int64_t done = check_range(offset, length);
-    uint64_t mark;
 
     if (done)
         return done;
     done = get_file(fs, ino, &inode);
     if (done)
         return done;
-    if (length > 0 && overwrite_shared(inode, offset, bytes, length) == 0) {
+    if (length > 0 && overwrite_shared(inode, offset, bytes, length) == 0)
         done = (int64_t)length;
-    } else if (length > 0) {
-        mark = space_mark(fs);
-        do
-            done = write_exclusive(fs, inode, offset, bytes, length, kill_priv, waiter);
-        while (space_again(fs, &mark, waiter, &done));
-    }
+    else if (length > 0)
+        done = write_all(fs, inode, offset, bytes, length, kill_priv, waiter);
     inode_put(fs, inode);
     return done;
 }
@@ -241,7 +255,7 @@ int fs_fallocate(struct fs *fs, uint64_t ino, int mode, uint64_t offset, uint64_
 {
     struct fs_inode *inode;
     bool killed = false;
-    uint64_t mark;
+    struct space_mark mark;
     int64_t done;
     int err;
 
@@ -336,7 +350,7 @@ int64_t fs_copy(struct fs *fs, uint64_t src_ino, uint64_t src_offset, uint64_t d
 {
     struct fs_inode *src, *dst;
     bool killed = false;
-    uint64_t mark = space_mark(fs);
+    struct space_mark mark = space_mark(fs);
     int64_t done = get_file(fs, src_ino, &src);
 
     if (done)

@@ -40,22 +40,6 @@ int front_door(struct fs *fs, struct fs_inode *inode, struct lease_range range, 
     return lease_op_begin_under(fs->leases, inode->ino, range, op, inode->lease_policy, fs_monotonic_ns(), waiter);
 }
 
-uint64_t space_mark(struct fs *fs)
-{
-    return fs->leases ? lease_space_mark(fs->leases) : 0;
-}
-
-bool space_again(struct fs *fs, uint64_t *mark, struct lease_waiter *waiter, int64_t *result)
-{
-    uint64_t tried = *mark;
-
-    if (*result != -ENOSPC || !fs->leases)
-        return false;
-    *mark = lease_space_mark(fs->leases);
-    *result = lease_space_wait(fs->leases, tried, fs_monotonic_ns(), waiter);
-    return *result == 0;
-}
-
 struct lease_range range_of_write(const struct fs_inode *inode, uint64_t offset, uint64_t length)
 {
     uint64_t size = file_data_size(inode->data);

@@ -39,18 +39,6 @@ struct lease_range range_of_write(const struct fs_inode *inode, uint64_t offset,
 struct lease_range range_of_slack(const struct fs_inode *inode);
 struct lease_range range_of_shrink(uint64_t new_size);
 
-/* An operation that found no space tries again when the fence of a lease that has ended gives some back:
- *
- *     uint64_t mark = space_mark(fs);
- *     do
- *         result = operation();
- *     while (space_again(fs, &mark, waiter, &result));
- *
- * Instead of -ENOSPC the result may be -EINPROGRESS (parked; no inode lock is held), and is -ENOSPC when no fence is
- * running. */
-uint64_t space_mark(struct fs *fs);
-bool space_again(struct fs *fs, uint64_t *mark, struct lease_waiter *waiter, int64_t *result);
-
 uint64_t fs_monotonic_ns(void);
 
 #endif

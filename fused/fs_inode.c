@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "fused/fs_private.h"
-
+#include "fused/fs_space.h"
 #include "lease/lock_order.h"
 
 #define SHARD_MIN_BUCKETS 64u
@@ -80,13 +80,22 @@ static int rwlock_init(pthread_rwlock_t *lock)
     return -err;
 }
 
-static void inode_free_contents(struct fs_inode *inode)
+static void file_free(struct fs *fs, struct file_data *data)
+{
+    bool large = file_data_blocks(data) > MANY_BLOCKS;
+
+    space_giving(fs, large);
+    if (large)
+        turn_pass();
+    file_data_free(data);
+    space_given(fs, large);
+}
+
+static void inode_free_contents(struct fs *fs, struct fs_inode *inode)
 {
     switch (inode->type) {
     case S_IFREG:
-        if (file_data_blocks(inode->data) > MANY_BLOCKS)
-            turn_pass();
-        file_data_free(inode->data);
+        file_free(fs, inode->data);
         break;
     case S_IFDIR:
         dir_free(inode->dir);
@@ -102,7 +111,8 @@ static void inode_free_contents(struct fs_inode *inode)
 
 static void inode_free(struct fs *fs, struct fs_inode *inode)
 {
-    inode_free_contents(inode);
+    space_on_nameless(fs, inode, false);
+    inode_free_contents(fs, inode);
     pthread_mutex_destroy(&inode->attr_lock);
     pthread_rwlock_destroy(&inode->lock);
     free(inode);

@@ -6,6 +6,7 @@
 
 #include "fused/fs_front_door.h"
 #include "fused/fs_private.h"
+#include "fused/fs_space.h"
 
 void entry_fill(struct fs *fs, struct fs_inode *inode, struct fs_entry *entry)
 {
@@ -78,6 +79,8 @@ int inode_new_in(struct fs *fs, struct fs_inode *dir, mode_t mode, struct fs_cre
     struct fs_inode *inode = NULL;
     int err;
 
+    if (atomic_load(&fs->n_inodes) >= fs->max_inodes)
+        space_settle(fs);
     inode_lock_shared(dir);
     if (dir->mode & S_ISGID) {
         cred.gid = dir->gid;
@@ -226,6 +229,7 @@ int fs_tmpfile(struct fs *fs, uint64_t parent, mode_t mode, struct fs_cred cred,
         err = inode_new_in(fs, dir, S_IFREG | (mode & ~(mode_t)S_IFMT), cred, &inode);
     if (!err) {
         inode->linkable = true;
+        space_on_nameless(fs, inode, true);
         inode_publish(fs, inode);
         entry_return(fs, inode, ret_entry);
         inode_put(fs, inode);
@@ -240,6 +244,7 @@ static void add_name(struct fs *fs, struct fs_inode *dir, struct fs_dirent *dire
     if (inode->nlink++ == 0)
         inode_ref(inode);
     inode->linkable = false;
+    space_on_nameless(fs, inode, false);
     dir_insert(fs, dir, dirent, inode);
     inode->ctime = fs_now();
     inode_touch(dir);
@@ -296,10 +301,13 @@ int fs_link(struct fs *fs, uint64_t ino, uint64_t parent, const char *name, stru
 
 /* One name less; both locked. true: it was the last, and the caller gives the reference of the names back after
  * unlocking. */
-static bool drop_name(struct fs_inode *inode)
+static bool drop_name(struct fs *fs, struct fs_inode *inode)
 {
     inode->ctime = fs_now();
-    return --inode->nlink == 0;
+    if (--inode->nlink > 0)
+        return false;
+    space_on_nameless(fs, inode, true);
+    return true;
 }
 
 /* Both locked; the name was looked up again. */
@@ -319,7 +327,7 @@ static int unlink_locked(struct fs *fs, struct fs_inode *dir, struct fs_dirent *
             return err;
     }
     dir_remove(dir, dirent);
-    *ret_last = drop_name(inode);
+    *ret_last = drop_name(fs, inode);
     inode_touch(dir);
     return 0;
 }
@@ -406,8 +414,9 @@ static int replace_locked(struct fs *fs, struct fs_inode *dir, struct fs_dirent 
     if (inode->nlink++ == 0)
         inode_ref(inode);
     inode->linkable = false;
+    space_on_nameless(fs, inode, false);
     inode->ctime = fs_now();
-    *ret_last = drop_name(old);
+    *ret_last = drop_name(fs, old);
     inode_touch(dir);
     return 0;
 }

@@ -73,6 +73,7 @@ struct fs_inode {
     uint32_t flags; /* FS_IMMUTABLE_FL and so on */
     uint32_t nlink;
     bool linkable;                  /* nlink is 0 because it never had a name, so it may be given one */
+    bool nameless;                  /* a file that goes with its last user: see space_on_nameless() */
     bool has_capability;            /* security.capability is set */
     bool has_acl;                   /* one of system.posix_acl_* is */
     enum lease_policy lease_policy; /* 0: the mount's; what is made in a directory takes it over */
@@ -100,6 +101,19 @@ struct fs_shard {
     size_t n_buckets, n_inodes; /* n_buckets is a power of two */
 };
 
+/* Blocks on their way back to the pool: fs_space.h. */
+struct fs_space {
+    void (*catch_up)(void *ctx); /* set before the first request */
+    void *ctx;
+    _Atomic uint64_t given; /* how often a file's blocks were given back */
+    atomic_size_t nameless; /* files that are there, but have no name */
+    atomic_uint waiting;    /* for any to be given back */
+    pthread_mutex_t lock;   /* guards the rest: large files that are being given back, and those that were */
+    pthread_cond_t changed;
+    unsigned giving;
+    uint64_t ended;
+};
+
 struct fs {
     struct pool *pool;
     struct layout_segment segment;
@@ -115,6 +129,7 @@ struct fs {
     atomic_size_t n_inodes;
     size_t max_inodes;
     atomic_uint_fast64_t quarantined_bytes;
+    struct fs_space space;
     struct fs_shard shards[FS_SHARDS];
     struct fs_inode *root; /* referenced */
 };

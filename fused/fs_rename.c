@@ -6,6 +6,7 @@
 
 #include "fused/fs_front_door.h"
 #include "fused/fs_private.h"
+#include "fused/fs_space.h"
 
 /* Everything that one rename touches; all references owned, `dst` NULL when the new name is free. */
 struct rename {
@@ -154,6 +155,7 @@ static int rename_over(struct fs *fs, struct rename *r, struct lease_waiter *wai
     }
     r->dst->ctime = fs_now();
     r->dst_gone = r->dst->nlink == 0;
+    space_on_nameless(fs, r->dst, r->dst_gone);
     if (crosses(r))
         moved_dir(r->src, r->old_dir, r->new_dir);
     return 0;

@@ -15,6 +15,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "fused/fuse_listener.h"
 #include "fused/fuse_private.h"
 #include "fused/fuse_ring.h"
 
@@ -91,6 +92,23 @@ static void let_others_read(const void *request, size_t size)
     }
 }
 
+static ssize_t next_message(struct fuse_server *server, int fd, void *buffer, size_t size)
+{
+    ssize_t n;
+
+    turn_take(server->turn);
+    if (!atomic_load(&server->ring)) /* it may have come while this thread waited */
+        return turn_read(server->turn, fd, buffer, size);
+    n = fuse_listener_read(server->listener, fd, buffer, size);
+    if (n <= 0) {
+        int err = errno;
+
+        turn_pass();
+        errno = err;
+    }
+    return n;
+}
+
 /* libfuse ends its threads by cancelling them in here, so nothing but the read may be cut off. */
 static ssize_t channel_read(int fd, void *buffer, size_t size, void *userdata)
 {
@@ -101,7 +119,7 @@ static ssize_t channel_read(int fd, void *buffer, size_t size, void *userdata)
     do {
         int cancel;
 
-        n = turn_read(server->turn, fd, buffer, size);
+        n = next_message(server, fd, buffer, size);
         pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
         if (n > 0)
             let_others_read(buffer, (size_t)n);
@@ -203,10 +221,10 @@ static ssize_t answer_init(struct fuse_server *server, int fd, struct iovec *iov
     if (n < 0)
         return n;
     ring = atomic_load(&server->ring);
-    if (ring) {
-        turn_watch_no_more(server->turn);
+    if (ring)
         fuse_ring_open(ring);
-    }
+    else
+        turn_allow(server->turn, server->max_readers);
     (void)!write(server->ready_fd, &one, sizeof(one));
     return n;
 }

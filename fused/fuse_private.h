@@ -20,13 +20,14 @@ struct fuse_server {
     struct clone_tokens *clone_tokens;
     struct fuse_wire wire;
     struct turn *turn;
+    struct fuse_listener *listener;
     struct fuse_ring *_Atomic ring; /* NULL: all requests come by read(2) */
     struct fuse_server_config config;
     /* How long the kernel trusts attributes and names. It is the only client but for leases, whose commits tell it. */
     double cache_seconds;
     bool direct_handles;    /* O_DIRECT handles go past the cache: see fuse_wire_direct_handles() */
     int ready_fd, ended_fd; /* eventfds */
-    unsigned max_threads;
+    unsigned max_threads, max_readers;
     bool looping;
     pthread_t loop;
 };

@@ -12,6 +12,7 @@
 
 #include "fused/clone_tokens.h"
 #include "fused/fuse_channel.h"
+#include "fused/fuse_listener.h"
 #include "fused/fuse_private.h"
 #include "fused/fuse_ring.h"
 
@@ -134,13 +135,16 @@ int fuse_server_new(struct fs *fs, struct park *park, const struct fuse_server_c
     server->cache_seconds = trusted_seconds(config->cache);
     server->wire.cache_seconds = (uint64_t)server->cache_seconds;
     server->max_threads = thread_limit();
+    server->max_readers = processors() / 2;
     server->ready_fd = eventfd(0, EFD_CLOEXEC);
     server->ended_fd = eventfd(0, EFD_CLOEXEC);
     if (server->ready_fd < 0 || server->ended_fd < 0) {
         err = -errno;
         goto undo;
     }
-    err = turn_new(processors() / 2, &server->turn);
+    err = turn_new(1, &server->turn);
+    if (!err)
+        err = fuse_listener_new(&server->listener);
     if (!err)
         err = clone_tokens_new(&server->clone_tokens);
     if (err)
@@ -162,6 +166,7 @@ void fuse_server_free(struct fuse_server *server)
 {
     if (!server)
         return;
+    fs_set_catch_up(server->fs, NULL, NULL);
     if (server->session)
         fuse_session_destroy(server->session);
     if (server->ready_fd >= 0)
@@ -170,6 +175,7 @@ void fuse_server_free(struct fuse_server *server)
         close(server->ended_fd);
     fuse_ring_free(server->ring);
     clone_tokens_free(server->clone_tokens);
+    fuse_listener_free(server->listener);
     turn_free(server->turn);
     free(server);
 }
@@ -232,9 +238,19 @@ static void *loop_thread(void *arg)
     return NULL;
 }
 
+static void catch_up(void *arg)
+{
+    struct fuse_server *server = arg;
+
+    fuse_listener_catch_up(server->listener);
+}
+
 int fuse_server_start(struct fuse_server *server)
 {
-    int err = -pthread_create(&server->loop, NULL, loop_thread, server);
+    int err;
+
+    fs_set_catch_up(server->fs, catch_up, server);
+    err = -pthread_create(&server->loop, NULL, loop_thread, server);
 
     server->looping = err == 0;
     return err;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "fused/fs_path.h"
+#include "fused/fs_space.h"
 #include "fused/layout_private.h"
 
 static const struct layout_segment *layout_segments(void *arg, size_t *ret_count)
@@ -123,6 +124,7 @@ static int layout_create(void *arg, const char *path, const struct lease_credent
     if (err)
         return err;
     inode->linkable = true;
+    space_on_nameless(fs, inode, true);
     inode_publish(fs, inode);
     *ret_inode = inode->ino; /* the reference is the pin */
     return 0;

@@ -4,6 +4,7 @@
 
 #include "fused/fs_front_door.h"
 #include "fused/fs_path.h"
+#include "fused/fs_space.h"
 #include "fused/layout_private.h"
 
 static int prepare_doors(struct fs *fs, struct fs_inode *inode, struct lease_range range, bool exclusive, bool extend,
@@ -31,7 +32,8 @@ int layout_prepare(void *arg, uint64_t ino, struct lease_range range, bool exclu
 {
     struct fs *fs = arg;
     struct fs_inode *inode;
-    uint64_t size, blocks, mark;
+    struct space_mark mark;
+    uint64_t size, blocks;
     bool changed = false;
     int64_t err;
 
@@ -94,7 +96,7 @@ static int clone_locked(struct fs *fs, struct fs_inode *src, struct fs_inode *ds
 static int clone_inode(struct fs *fs, struct fs_inode *src, struct fs_inode *dst, struct lease_waiter *waiter)
 {
     struct file_data *old = NULL;
-    uint64_t mark = space_mark(fs);
+    struct space_mark mark = space_mark(fs);
     int64_t err;
 
     if (src == dst)
@@ -157,6 +159,7 @@ static int clone_new(struct fs *fs, struct fs_inode *src, const char *path, cons
     if (err)
         goto out_dir;
     dst->linkable = true;
+    space_on_nameless(fs, dst, true);
     inode_publish(fs, dst);
     err = clone_inode(fs, src, dst, waiter);
     if (!err)

@@ -25,7 +25,6 @@ struct turn {
     pthread_cond_t free; /* a turn is */
     unsigned limit, taken;
     _Atomic uint64_t watch_ns, crowded_until_ns, loaded_until_ns;
-    _Atomic bool unwatched;
 };
 
 static _Thread_local struct {
@@ -57,6 +56,14 @@ int turn_new(unsigned limit, struct turn **ret_turn)
     return 0;
 }
 
+void turn_allow(struct turn *turn, unsigned limit)
+{
+    pthread_mutex_lock(&turn->lock);
+    if (limit > turn->limit)
+        turn->limit = limit;
+    pthread_mutex_unlock(&turn->lock);
+}
+
 void turn_free(struct turn *turn)
 {
     if (!turn)
@@ -73,8 +80,10 @@ static void unlock(void *lock)
     pthread_mutex_unlock(lock);
 }
 
-static void take(struct turn *turn)
+void turn_take(struct turn *turn)
 {
+    if (mine.held)
+        return;
     pthread_mutex_lock(&turn->lock);
     pthread_cleanup_push(unlock, &turn->lock);
     while (turn->taken >= turn->limit)
@@ -191,15 +200,9 @@ static ssize_t read_sleeping(int fd, void *buffer, size_t size)
     return n;
 }
 
-void turn_watch_no_more(struct turn *turn)
-{
-    atomic_store_explicit(&turn->unwatched, true, memory_order_relaxed);
-}
-
 static uint64_t watch_ns(struct turn *turn, uint64_t now)
 {
-    if (atomic_load_explicit(&turn->unwatched, memory_order_relaxed) ||
-        now < atomic_load_explicit(&turn->loaded_until_ns, memory_order_relaxed))
+    if (now < atomic_load_explicit(&turn->loaded_until_ns, memory_order_relaxed))
         return 0;
     return atomic_load_explicit(&turn->watch_ns, memory_order_relaxed);
 }
@@ -216,7 +219,7 @@ static ssize_t read_in_turn(struct turn *turn, int fd, void *buffer, size_t size
         if (n >= 0 || errno != EAGAIN)
             return n;
         if (leave(turn))
-            take(turn);
+            turn_take(turn);
     }
     n = read_sleeping(fd, buffer, size);
     for_ns = now_ns() - started < TURN_WATCH_NS ? TURN_WATCH_NS : 0;
@@ -228,8 +231,7 @@ ssize_t turn_read(struct turn *turn, int fd, void *buffer, size_t size)
 {
     ssize_t n;
 
-    if (!mine.held)
-        take(turn);
+    turn_take(turn);
     n = read_in_turn(turn, fd, buffer, size);
     if (n <= 0) {
         int err = errno;

@@ -27,13 +27,16 @@ struct turn;
 int turn_new(unsigned limit, struct turn **ret_turn); /* how many may read at a time. -ENOMEM */
 void turn_free(struct turn *turn);                    /* no thread is in it any more. NULL is allowed */
 
+/* More may. To be called before there are many requests. */
+void turn_allow(struct turn *turn, unsigned limit);
+
+/* Waits until it is this thread's turn, which it has from then on until it passes it. A cancellation point. */
+void turn_take(struct turn *turn);
+
 /* read(2) of one request. Waits until it is this thread's turn, which it has from then on until it passes it or reads
  * again; after an error it has none. `fd` should be the thread's own: it is made blocking and non-blocking as needed. A
  * cancellation point. */
 ssize_t turn_read(struct turn *turn, int fd, void *buffer, size_t size);
-
-/* From now on nobody waits for what is read here, so whoever reads sleeps in between. */
-void turn_watch_no_more(struct turn *turn);
 
 /* The calling thread will be busy for long, or wait: another may read. Nothing, if it does not have the turn. Any locks
  * may be held. */

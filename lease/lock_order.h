@@ -26,10 +26,12 @@ enum lock_rank {
     LOCK_LEAVES,
     LOCK_FS_ATTR = LOCK_LEAVES, /* fs_inode.attr_lock: times, by those who share the inode's lock */
     LOCK_FS_SHARD,              /* fs_shard.lock: inodes by number, lookup counts */
+    LOCK_FS_SPACE,              /* fs_space.lock: large files that are being given back */
     LOCK_POOL_GROUP,            /* pool_group.lock: free blocks and counts of 128 MiB of the pool */
     LOCK_PARK,                  /* park.lock: requests that wait without a thread */
     LOCK_NOTIFIER,              /* fuse_notifier.lock: what the kernel is still to be told */
     LOCK_TURN,                  /* turn.lock: who reads requests; passed on with inodes locked */
+    LOCK_LISTENER,              /* fuse_listener.lock: who asks it to look */
     LOCK_RING,                  /* ring_thread.lock: a ring's entries and what others answered; fuse_ring.lock */
     LOCK_AWAKE,                 /* awake.lock: whether it shall end */
     LOCK_CLONE_TOKENS,          /* clone_tokens.lock: who may clone from which file */
