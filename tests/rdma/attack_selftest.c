@@ -19,6 +19,11 @@
 #define VICTIM_SLOT 3
 #define PATIENCE    (60 * NS_PER_S)
 
+static void nothing_changed(unsigned slot)
+{
+    CHECK(count_others(pool_byte(slot, 0), LEASE_SIZE, OLD_BYTE) == 0);
+}
+
 /* Somebody who minds his own business, all through an attack. */
 struct victim {
     struct exposure_session *session;
@@ -28,8 +33,7 @@ struct victim {
 
 static void victim_start(struct victim *victim)
 {
-    victim->session = open_session(100);
-    peer_start(&victim->peer, program);
+    victim->session = start_peer(&victim->peer, 100);
     memset(pool_byte(VICTIM_SLOT, 0), OLD_BYTE, LEASE_SIZE);
     expose(victim->session, VICTIM_SLOT, LEASE_READ, &victim->lease);
     CHECK_ANSWER(connect_peer(&victim->peer, victim->session), "ok");
@@ -41,10 +45,8 @@ static void victim_end(struct victim *victim)
 {
     end_lease(&victim->lease);
     CHECK_ANSWER(peer_ask(&victim->peer, "stopped"), wc(REM_ACCESS));
-    for (size_t i = 0; i < LEASE_SIZE; i++)
-        CHECK(*pool_byte(VICTIM_SLOT, i) == OLD_BYTE);
-    ops->session_close(victim->session);
-    peer_stop(&victim->peer);
+    nothing_changed(VICTIM_SLOT);
+    end_peer(&victim->peer, victim->session);
 }
 
 static json_int_t rejected(const char *why)
@@ -66,12 +68,6 @@ static void wait_until_writable(json_int_t count)
 
     while (status_of("connections", NULL, "writable") != count)
         CHECK(monotonic_ns() < deadline);
-}
-
-static void nothing_changed(unsigned slot)
-{
-    for (size_t i = 0; i < LEASE_SIZE; i++)
-        CHECK(*pool_byte(slot, i) == OLD_BYTE);
 }
 
 /* Standard error goes to a file from here on; what is in it by now that contains `text`. */
@@ -107,8 +103,7 @@ static void a_flood_of_made_up_cookies_is_counted_and_logged_now_and_then(void)
     start_fabric(NULL);
     catch_log();
     victim_start(&victim);
-    peer_start(&thief, program);
-    session = open_session(1);
+    session = start_peer(&thief, 1);
     CHECK(ops->session_connect(session, &where) == 0);
     CHECK_ANSWER(connect_with(&thief, &where, "short"), "rejected 1"); /* no cookie at all */
     CHECK(rejected("malformed") >= 1);
@@ -123,8 +118,7 @@ static void a_flood_of_made_up_cookies_is_counted_and_logged_now_and_then(void)
     CHECK(logged("cookie is used") >= 1 && logged("cookie is used") < FLOOD / 2);
     CHECK(status_of("connections", NULL, "half_open") == 0);
     CHECK_ANSWER(connect_with(&thief, &where, ""), "ok"); /* guesses have not used it up */
-    ops->session_close(session);
-    peer_stop(&thief);
+    end_peer(&thief, session);
     victim_end(&victim);
     fabric_stop(fabric);
 }
@@ -172,8 +166,7 @@ static void keys_of_another_session_are_found_by_scanning_and_open_nothing(void)
     start_fabric(NULL);
     catch_log();
     victim_start(&victim);
-    peer_start(&thief, program);
-    session = open_session(1);
+    session = start_peer(&thief, 1);
     memset(pool_byte(0, 0), OLD_BYTE, LEASE_SIZE);
     expose(session, 0, LEASE_WRITE, &own); /* so that its QP lets it write */
     guess = victim.lease;
@@ -197,8 +190,7 @@ static void keys_of_another_session_are_found_by_scanning_and_open_nothing(void)
     CHECK_ANSWER(connect_peer(&thief, session), "ok");
     CHECK_ANSWER(read_from(&thief, &own, 0, 4096), "ok 165");
     end_lease(&own);
-    ops->session_close(session);
-    peer_stop(&thief);
+    end_peer(&thief, session);
     victim_end(&victim);
     fabric_stop(fabric);
 }
@@ -212,10 +204,8 @@ static void nobody_ends_a_key_with_a_message(const char *ladder)
     struct peer holder, thief;
 
     start_fabric(ladder);
-    peer_start(&holder, program);
-    peer_start(&thief, program);
-    theirs = open_session(1);
-    mine = open_session(2);
+    theirs = start_peer(&holder, 1);
+    mine = start_peer(&thief, 2);
     memset(pool_byte(0, 0), OLD_BYTE, LEASE_SIZE);
     expose(theirs, 0, LEASE_READ, &lease);
     CHECK_ANSWER(connect_peer(&holder, theirs), "ok");
@@ -226,10 +216,8 @@ static void nobody_ends_a_key_with_a_message(const char *ladder)
         CHECK_ANSWER(read_from(&holder, &lease, 0, 4096), "ok 165");
     }
     end_lease(&lease);
-    ops->session_close(theirs);
-    ops->session_close(mine);
-    peer_stop(&holder);
-    peer_stop(&thief);
+    end_peer(&holder, theirs);
+    end_peer(&thief, mine);
     wait_until_nothing_is_left(PATIENCE);
     fabric_stop(fabric);
 }
@@ -253,8 +241,7 @@ static void addresses_out_of_range_are_refused_whatever_they_wrap_to(void)
 
     start_fabric(NULL);
     victim_start(&victim);
-    peer_start(&peer, program);
-    session = open_session(1);
+    session = start_peer(&peer, 1);
     memset(pool_byte(0, 0), OLD_BYTE, 2 * LEASE_SIZE);
     expose(session, 0, LEASE_WRITE, &lease);
 
@@ -292,8 +279,7 @@ static void addresses_out_of_range_are_refused_whatever_they_wrap_to(void)
     CHECK_ANSWER(connect_peer(&peer, session), "ok");
     CHECK_ANSWER(read_from(&peer, &lease, LEASE_SIZE - 1, 1), "ok 165");
     end_lease(&lease);
-    ops->session_close(session);
-    peer_stop(&peer);
+    end_peer(&peer, session);
     victim_end(&victim);
     fabric_stop(fabric);
 }
@@ -308,8 +294,7 @@ static void atomics_on_leased_keys_are_refused(void)
 
     start_fabric(NULL);
     victim_start(&victim);
-    peer_start(&peer, program);
-    session = open_session(1);
+    session = start_peer(&peer, 1);
     memset(pool_byte(0, 0), OLD_BYTE, 2 * LEASE_SIZE);
     expose(session, 0, LEASE_READ, &leases[0]);
     expose(session, 1, LEASE_WRITE, &leases[1]);
@@ -321,8 +306,7 @@ static void atomics_on_leased_keys_are_refused(void)
         nothing_changed(i);
         end_lease(&leases[i]);
     }
-    ops->session_close(session);
-    peer_stop(&peer);
+    end_peer(&peer, session);
     victim_end(&victim);
     fabric_stop(fabric);
 }
@@ -337,16 +321,14 @@ static void who_floods_with_messages_is_cut_off_each_time(void)
     start_fabric(NULL);
     catch_log();
     victim_start(&victim);
-    peer_start(&peer, program);
-    session = open_session(1);
+    session = start_peer(&peer, 1);
     for (unsigned i = 0; i < FLOODS; i++) {
         CHECK_ANSWER(connect_peer(&peer, session), "ok");
         CHECK(strncmp(peer_ask(&peer, "send 32"), "wc ", 3) == 0); /* the first may be taken, not the rest */
     }
     CHECK(status_of("connections", NULL, "violations") == FLOODS);
     CHECK(logged("sends messages") >= 1 && logged("sends messages") < FLOODS);
-    ops->session_close(session);
-    peer_stop(&peer);
+    end_peer(&peer, session);
     victim_end(&victim);
     fabric_stop(fabric);
 }
@@ -359,8 +341,7 @@ static void a_connection_may_write_only_while_its_session_holds_a_lease_to_write
     struct peer peer;
 
     start_fabric(NULL);
-    peer_start(&peer, program);
-    session = open_session(1);
+    session = start_peer(&peer, 1);
     memset(pool_byte(0, 0), OLD_BYTE, 2 * LEASE_SIZE);
     expose(session, 0, LEASE_READ, &r);
     CHECK_ANSWER(connect_peer(&peer, session), "ok");
@@ -382,8 +363,7 @@ static void a_connection_may_write_only_while_its_session_holds_a_lease_to_write
     CHECK_ANSWER(write_to(&peer, &r, 0, 4096, REMOTE_BYTE), wc(REM_INVALID));
     nothing_changed(0);
     end_lease(&r);
-    ops->session_close(session);
-    peer_stop(&peer);
+    end_peer(&peer, session);
     wait_until_nothing_is_left(PATIENCE);
     fabric_stop(fabric);
 }
@@ -408,8 +388,7 @@ static void a_lease_to_write_works_whenever_it_was_granted(void)
     pthread_t other;
 
     start_fabric(NULL);
-    peer_start(&peer, program);
-    session = open_session(1);
+    session = start_peer(&peer, 1);
     CHECK(pthread_create(&other, NULL, grant_and_end, session) == 0);
     for (unsigned i = 0; i < 12; i++) {
         CHECK_ANSWER(connect_peer(&peer, session), "ok");
@@ -422,8 +401,7 @@ static void a_lease_to_write_works_whenever_it_was_granted(void)
     }
     pthread_join(other, NULL);
     wait_until_writable(0);
-    ops->session_close(session);
-    peer_stop(&peer);
+    end_peer(&peer, session);
     wait_until_nothing_is_left(PATIENCE);
     fabric_stop(fabric);
 }
@@ -443,5 +421,5 @@ int main(int argc, char **argv)
         SELFTEST(a_lease_to_write_works_whenever_it_was_granted),
     };
 
-    return selftest_main(argc, argv, tests, sizeof(tests) / sizeof(tests[0]));
+    return SELFTESTS(argc, argv, tests);
 }

@@ -33,8 +33,7 @@ static void check_that_nothing_lands(void)
 
     memset(pool_byte(2, 0), NEW_BYTE, LEASE_SIZE);
     do
-        for (size_t i = 0; i < LEASE_SIZE; i++)
-            CHECK(*pool_byte(2, i) == NEW_BYTE);
+        CHECK(count_others(pool_byte(2, 0), LEASE_SIZE, NEW_BYTE) == 0);
     while (monotonic_ns() < until);
 }
 
@@ -98,8 +97,7 @@ static void escalate(const struct escalation *e)
     printf("# %s\n", *e->faults ? e->faults : "no fault");
     fflush(stdout);
     start_fabric(e->ladder);
-    peer_start(&peer, program);
-    session = open_session(1);
+    session = start_peer(&peer, 1);
     expose(session, 2, LEASE_WRITE, &lease);
     CHECK_ANSWER(connect_peer(&peer, session), "ok");
     CHECK_ANSWER(hammer(&peer, &lease, false, REMOTE_BYTE), "running");
@@ -155,8 +153,7 @@ static void an_mr_that_cannot_lose_its_rights_moves_out_of_reach(void)
 
     CHECK(faults_set("rights=fail") == 0);
     start_fabric("rereg,dereg");
-    peer_start(&peer, program);
-    session = open_session(1);
+    session = start_peer(&peer, 1);
     memset(pool_byte(2, 0), OLD_BYTE, LEASE_SIZE);
     expose(session, 2, LEASE_WRITE, &lease);
     CHECK_ANSWER(connect_peer(&peer, session), "ok");
@@ -165,8 +162,7 @@ static void an_mr_that_cannot_lose_its_rights_moves_out_of_reach(void)
     CHECK_ANSWER(write_to(&peer, &lease, 0, 4096, REMOTE_BYTE), wc(REM_ACCESS));
     check_that_nothing_lands();
     end_lease(&lease);
-    ops->session_close(session);
-    peer_stop(&peer);
+    end_peer(&peer, session);
     wait_until_nothing_is_left(30 * NS_PER_S);
     fabric_stop(fabric);
 }
@@ -218,12 +214,7 @@ static void the_thread_that_is_stuck_is_left_behind_and_another_climbs_on(void)
 
 static void memory_on_demand_that_fails_leads_to_the_deregistration(void)
 {
-    start_fabric(NULL);
-    bool works = fabric->on_demand_works;
-
-    fabric_stop(fabric);
-    if (!works)
-        exit(SKIPPED);
+    skip_without_memory_on_demand();
     escalate(&(struct escalation){.faults = "odp=fail",
                                   .ladder = "odp,dereg,qp",
                                   .gate = -EOPNOTSUPP,
@@ -235,12 +226,7 @@ static void memory_on_demand_that_fails_leads_to_the_deregistration(void)
 
 static void memory_on_demand_that_is_stuck_leads_to_the_connection(void)
 {
-    start_fabric(NULL);
-    bool works = fabric->on_demand_works;
-
-    fabric_stop(fabric);
-    if (!works)
-        exit(SKIPPED);
+    skip_without_memory_on_demand();
     escalate(&(struct escalation){.faults = "odp=stuck",
                                   .ladder = "odp,dereg,qp",
                                   .gate = -EOPNOTSUPP,
@@ -306,12 +292,7 @@ static void when_everything_fails_nothing_is_given_back(void)
 /* On memory on demand the device would fault the fresh pages in. */
 static void memory_on_demand_is_never_punched(void)
 {
-    start_fabric(NULL);
-    bool works = fabric->on_demand_works;
-
-    fabric_stop(fabric);
-    if (!works)
-        exit(SKIPPED);
+    skip_without_memory_on_demand();
     escalate(&(struct escalation){.faults = "odp=fail,dereg=fail,qp=fail",
                                   .ladder = "odp,dereg,qp,punch",
                                   .gate = -EOPNOTSUPP,
@@ -356,5 +337,5 @@ int main(int argc, char **argv)
         SELFTEST(a_deregistration_that_reports_success_too_early_is_found_out),
     };
 
-    return selftest_main(argc, argv, tests, sizeof(tests) / sizeof(tests[0]));
+    return SELFTESTS(argc, argv, tests);
 }

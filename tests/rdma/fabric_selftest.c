@@ -49,8 +49,7 @@ static void reads_and_writes_reach_the_leased_bytes_in_file_order(void)
     struct lease r, w;
 
     start_fabric(NULL);
-    peer_start(&peer, program);
-    session = open_session(1);
+    session = start_peer(&peer, 1);
     for (unsigned i = 0; i < 4; i++)
         memset(pool_byte(0, (size_t)i * MIB), (int)i + 1, MIB);
     expose(session, 0, LEASE_READ, &r);
@@ -92,8 +91,7 @@ static void huge_pages_are_leased_in_file_order(void)
         .mode = LEASE_WRITE, .range = {FILE_OFFSET, 4 * MIB}, .segments = &huge, .runs = runs, .n_runs = 3};
 
     start_fabric(NULL);
-    peer_start(&peer, program);
-    session = open_session(1);
+    session = start_peer(&peer, 1);
     CHECK(ops->expose(session, &request, &lease.exposure, &lease.grant) == 0);
     CHECK_ANSWER(connect_peer(&peer, session), "ok");
     CHECK_ANSWER(read_from(&peer, &lease, 0, MIB), "ok 2");
@@ -219,15 +217,13 @@ static void a_read_lease_never_writes_and_the_session_recovers(void)
     struct lease r, w;
 
     start_fabric(NULL);
-    peer_start(&peer, program);
-    session = open_session(1);
+    session = start_peer(&peer, 1);
     memset(pool_byte(0, 0), OLD_BYTE, 2 * LEASE_SIZE);
     expose(session, 0, LEASE_READ, &r);
     expose(session, 1, LEASE_WRITE, &w);
     CHECK_ANSWER(connect_peer(&peer, session), "ok");
     CHECK_ANSWER(write_to(&peer, &r, 0, MIB, REMOTE_BYTE), wc(REM_ACCESS));
-    for (size_t i = 0; i < LEASE_SIZE; i++)
-        CHECK(*pool_byte(0, i) == OLD_BYTE);
+    CHECK(count_others(pool_byte(0, 0), LEASE_SIZE, OLD_BYTE) == 0);
     /* Both QPs are in ERR now, and the server finds out by itself; the leases live on in the session's domain. */
     wait_until_no_connection(NS_PER_S);
     CHECK_ANSWER(connect_peer(&peer, session), "ok");
@@ -239,8 +235,7 @@ static void a_read_lease_never_writes_and_the_session_recovers(void)
     CHECK_ANSWER(read_from(&peer, &r, (size_t)-1, 2), wc(REM_ACCESS));
     end_lease(&r);
     end_lease(&w);
-    ops->session_close(session);
-    peer_stop(&peer);
+    end_peer(&peer, session);
     fabric_stop(fabric);
 }
 
@@ -251,10 +246,8 @@ static void a_key_of_another_session_is_refused(void)
     struct lease lease;
 
     start_fabric(NULL);
-    peer_start(&peer, program);
-    peer_start(&other, program);
-    mine = open_session(1);
-    theirs = open_session(2);
+    mine = start_peer(&peer, 1);
+    theirs = start_peer(&other, 2);
     expose(mine, 0, LEASE_WRITE, &lease);
     CHECK_ANSWER(connect_peer(&peer, mine), "ok");
     CHECK_ANSWER(connect_peer(&other, theirs), "ok");
@@ -263,10 +256,8 @@ static void a_key_of_another_session_is_refused(void)
     CHECK_ANSWER(write_to(&other, &lease, 0, 4096, REMOTE_BYTE), wc(IBV_WC_REM_INV_REQ_ERR)); /* has no write lease */
     CHECK_ANSWER(write_to(&peer, &lease, 0, 4096, REMOTE_BYTE), "ok");
     end_lease(&lease);
-    ops->session_close(mine);
-    ops->session_close(theirs);
-    peer_stop(&peer);
-    peer_stop(&other);
+    end_peer(&peer, mine);
+    end_peer(&other, theirs);
     fabric_stop(fabric);
 }
 
@@ -301,8 +292,7 @@ static void ending_one_lease_leaves_the_connection_and_the_others(void)
     struct lease a, b;
 
     start_fabric("rereg,dereg");
-    peer_start(&peer, program);
-    session = open_session(1);
+    session = start_peer(&peer, 1);
     memset(pool_byte(0, 0), OLD_BYTE, 2 * LEASE_SIZE);
     expose(session, 0, LEASE_READ, &a);
     expose(session, 1, LEASE_READ, &b);
@@ -318,9 +308,16 @@ static void ending_one_lease_leaves_the_connection_and_the_others(void)
     CHECK_ANSWER(read_from(&peer, &b, 0, MIB), "ok 165");
     CHECK_ANSWER(read_from(&peer, &a, 0, MIB), wc(REM_ACCESS)); /* gone */
     end_lease(&b);
-    ops->session_close(session);
-    peer_stop(&peer);
+    end_peer(&peer, session);
     fabric_stop(fabric);
+}
+
+static void wait_until_admitted(struct exposure_session *session)
+{
+    pthread_mutex_lock(&fabric->lock);
+    while (session->barred)
+        pthread_cond_wait(&fabric->changed, &fabric->lock);
+    pthread_mutex_unlock(&fabric->lock);
 }
 
 static void the_last_rung_admits_no_new_connection_while_the_region_lives(void)
@@ -330,8 +327,7 @@ static void the_last_rung_admits_no_new_connection_while_the_region_lives(void)
     struct lease a, b;
 
     start_fabric("qp");
-    peer_start(&peer, program);
-    session = open_session(1);
+    session = start_peer(&peer, 1);
     memset(pool_byte(0, 0), OLD_BYTE, 2 * LEASE_SIZE);
     expose(session, 0, LEASE_READ, &a);
     expose(session, 1, LEASE_READ, &b);
@@ -340,16 +336,12 @@ static void the_last_rung_admits_no_new_connection_while_the_region_lives(void)
     CHECK_ANSWER(peer_ask(&peer, "wait"), "disconnected");
     CHECK_ANSWER(connect_peer(&peer, session), "rejected 4"); /* a's MR is still registered */
     ops->drop(a.exposure);
-    pthread_mutex_lock(&fabric->lock);
-    while (session->barred)
-        pthread_cond_wait(&fabric->changed, &fabric->lock);
-    pthread_mutex_unlock(&fabric->lock);
+    wait_until_admitted(session);
     CHECK_ANSWER(connect_peer(&peer, session), "ok");
     CHECK_ANSWER(read_from(&peer, &b, 0, MIB), "ok 165");
     CHECK_ANSWER(read_from(&peer, &a, 0, MIB), wc(REM_ACCESS));
     end_lease(&b);
-    ops->session_close(session);
-    peer_stop(&peer);
+    end_peer(&peer, session);
     fabric_stop(fabric);
 }
 
@@ -360,8 +352,7 @@ static void a_stuck_deregistration_costs_the_connection_and_no_other_lease(void)
     struct lease a, b;
 
     start_fabric(NULL);
-    peer_start(&peer, program);
-    session = open_session(1);
+    session = start_peer(&peer, 1);
     memset(pool_byte(0, 0), OLD_BYTE, 2 * LEASE_SIZE);
     expose(session, 0, LEASE_READ, &a);
     expose(session, 1, LEASE_READ, &b);
@@ -392,8 +383,7 @@ static void a_stuck_deregistration_without_a_gate_bars_the_session_until_it_retu
     struct lease a;
 
     start_fabric("dereg,qp");
-    peer_start(&peer, program);
-    session = open_session(1);
+    session = start_peer(&peer, 1);
     expose(session, 0, LEASE_READ, &a);
     CHECK_ANSWER(connect_peer(&peer, session), "ok");
     let_dereg(true);
@@ -402,10 +392,7 @@ static void a_stuck_deregistration_without_a_gate_bars_the_session_until_it_retu
     ops->drop(a.exposure);
     CHECK_ANSWER(connect_peer(&peer, session), "rejected 4");
     let_dereg(false);
-    pthread_mutex_lock(&fabric->lock);
-    while (session->barred)
-        pthread_cond_wait(&fabric->changed, &fabric->lock);
-    pthread_mutex_unlock(&fabric->lock);
+    wait_until_admitted(session);
     CHECK_ANSWER(connect_peer(&peer, session), "ok");
     ops->session_close(session);
     wait_until_nothing_is_left(NS_PER_S);
@@ -439,8 +426,7 @@ static void a_killed_peer_is_noticed_and_its_lease_fenced_within_a_second(void)
     struct lease lease;
 
     start_fabric(NULL);
-    peer_start(&peer, program);
-    session = open_session(1);
+    session = start_peer(&peer, 1);
     expose(session, 2, LEASE_WRITE, &lease);
     CHECK_ANSWER(connect_peer(&peer, session), "ok");
     CHECK_ANSWER(hammer(&peer, &lease, false, REMOTE_BYTE), "running");
@@ -453,8 +439,7 @@ static void a_killed_peer_is_noticed_and_its_lease_fenced_within_a_second(void)
     CHECK(monotonic_ns() - start < NS_PER_S);
     peer_start(&peer, program);
     CHECK_ANSWER(connect_peer(&peer, session), "ok");
-    ops->session_close(session);
-    peer_stop(&peer);
+    end_peer(&peer, session);
     fabric_stop(fabric);
 }
 
@@ -464,15 +449,13 @@ static void a_peer_that_sends_is_cut_off(void)
     struct peer peer;
 
     start_fabric(NULL);
-    peer_start(&peer, program);
-    session = open_session(1);
+    session = start_peer(&peer, 1);
     CHECK_ANSWER(connect_peer(&peer, session), "ok");
     peer_ask(&peer, "send");
     CHECK_ANSWER(peer_ask(&peer, "wait"), "disconnected");
     CHECK(status_of("connections", NULL, "violations") == 1);
     wait_until_no_connection(NS_PER_S);
-    ops->session_close(session);
-    peer_stop(&peer);
+    end_peer(&peer, session);
     fabric_stop(fabric);
 }
 
@@ -549,5 +532,5 @@ int main(int argc, char **argv)
         SELFTEST(probe_tells_the_device_and_its_mechanisms),
     };
 
-    return selftest_main(argc, argv, tests, sizeof(tests) / sizeof(tests[0]));
+    return SELFTESTS(argc, argv, tests);
 }

@@ -117,5 +117,5 @@ int main(int argc, char **argv)
         SELFTEST(each_mechanism_is_found_to_be_what_it_is_on_this_kernel),
     };
 
-    return selftest_main(argc, argv, tests, sizeof(tests) / sizeof(tests[0]));
+    return SELFTESTS(argc, argv, tests);
 }

@@ -38,10 +38,7 @@ enum how {
 /* Moves the moment of the revocation about within a transfer. */
 static void let_some_of_it_pass(unsigned trial)
 {
-    uint64_t until = monotonic_ns() + (trial % 6) * 3 * NS_PER_MS;
-
-    while (monotonic_ns() < until)
-        ;
+    pass_time((trial % 6) * 3 * NS_PER_MS);
 }
 
 /* As libleasefs does: while an MR that only its connection fenced is on its way out, the session may not connect. */
@@ -86,8 +83,7 @@ static struct harm revoke_in_flight(struct peer *peer, struct exposure_session *
     }
     CHECK(strncmp(peer_ask(peer, "stopped"), "wc ", 3) == 0);
     CHECK(sscanf(peer_ask(peer, "scan %d", NEW_BYTE), "found %zu", &harm.read_late) == 1);
-    for (size_t i = 0; i < LEASE_SIZE; i++)
-        harm.written_late += *pool_byte(2, i) != NEW_BYTE;
+    harm.written_late = count_others(pool_byte(2, 0), LEASE_SIZE, NEW_BYTE);
     if (how != GATE_AND_FENCE)
         CHECK(ops->fence(lease.exposure) == 0);
     ops->drop(lease.exposure);
@@ -101,8 +97,7 @@ static unsigned harmful_trials(const char *ladder, enum lease_mode mode, enum ho
     unsigned harmful = 0;
 
     start_fabric(ladder);
-    peer_start(&peer, program);
-    session = open_session(1);
+    session = start_peer(&peer, 1);
     for (unsigned i = 0; i < TRIALS; i++) {
         struct harm harm = revoke_in_flight(&peer, session, mode, how, i);
 
@@ -114,8 +109,7 @@ static unsigned harmful_trials(const char *ladder, enum lease_mode mode, enum ho
     printf("# %s: harm in %u of %u trials; %s\n", mode == LEASE_READ ? "READ" : "WRITE", harmful, TRIALS, text);
     free(text);
     json_decref(status);
-    ops->session_close(session);
-    peer_stop(&peer);
+    end_peer(&peer, session);
     fabric_stop(fabric);
     return harmful;
 }
@@ -150,17 +144,6 @@ static void no_transfer_outlives_the_last_rung(void)
     CHECK(harmful_trials("qp", LEASE_WRITE, GATE_AND_FENCE) == 0);
 }
 
-/* As on Linux 6.1. */
-static void skip_without_rereg(void)
-{
-    start_fabric(NULL);
-    bool works = fabric->rereg != REREG_NONE;
-
-    fabric_stop(fabric);
-    if (!works)
-        exit(SKIPPED);
-}
-
 /* The controls: the same measurement finds harm where there is some. */
 static void a_gate_alone_lets_a_read_in_flight_run_on(void)
 {
@@ -190,5 +173,5 @@ int main(int argc, char **argv)
 #endif
     };
 
-    return selftest_main(argc, argv, tests, sizeof(tests) / sizeof(tests[0]));
+    return SELFTESTS(argc, argv, tests);
 }

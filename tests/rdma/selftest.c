@@ -38,6 +38,33 @@ void start_fabric(const char *revoke)
     fabric->now_ns = test_clock;
 }
 
+void pass_time(uint64_t ns)
+{
+    uint64_t until = monotonic_ns() + ns;
+
+    while (monotonic_ns() < until)
+        ;
+}
+
+static void stop_and_skip_unless(bool there)
+{
+    fabric_stop(fabric);
+    if (!there)
+        exit(SKIPPED);
+}
+
+void skip_without_rereg(void)
+{
+    start_fabric(NULL);
+    stop_and_skip_unless(fabric->rereg != REREG_NONE);
+}
+
+void skip_without_memory_on_demand(void)
+{
+    start_fabric(NULL);
+    stop_and_skip_unless(fabric->on_demand_works);
+}
+
 uint8_t *pool_byte(unsigned slot, size_t offset)
 {
     return (uint8_t *)pool.base + (size_t)slot * LEASE_SIZE + offset;
@@ -83,6 +110,18 @@ struct exposure_session *open_session(uint64_t id)
 
     CHECK(ops->session_open(fabric, id, NULL, &session) == 0);
     return session;
+}
+
+struct exposure_session *start_peer(struct peer *peer, uint64_t session_id)
+{
+    peer_start(peer, program);
+    return open_session(session_id);
+}
+
+void end_peer(struct peer *peer, struct exposure_session *session)
+{
+    ops->session_close(session);
+    peer_stop(peer);
 }
 
 const char *connect_with(struct peer *peer, const struct exposure_address *where, const char *fault)

@@ -64,7 +64,14 @@ struct lease {
 };
 
 void start_fabric(const char *revoke);
+void pass_time(uint64_t ns); /* busy all the while: to the microsecond */
+/* They end the test, where the device has none of it. */
+void skip_without_rereg(void); /* Linux 6.1's rxe */
+void skip_without_memory_on_demand(void);
 struct exposure_session *open_session(uint64_t id);
+/* A peer, and the session that it is to connect as. */
+struct exposure_session *start_peer(struct peer *peer, uint64_t session_id);
+void end_peer(struct peer *peer, struct exposure_session *session); /* the session first */
 void expose(struct exposure_session *session, unsigned slot, enum lease_mode mode, struct lease *lease);
 void end_lease(struct lease *lease);
 uint8_t *pool_byte(unsigned slot, size_t offset);
@@ -95,5 +102,6 @@ struct selftest {
 
 /* PROGRAM [ADDRESS [PART OF A TEST'S NAME]]; or PROGRAM peer. The exit code. */
 int selftest_main(int argc, char **argv, const struct selftest *tests, size_t n_tests);
+#define SELFTESTS(argc, argv, tests) selftest_main(argc, argv, tests, sizeof(tests) / sizeof((tests)[0]))
 
 #endif

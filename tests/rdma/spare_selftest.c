@@ -77,10 +77,8 @@ static void the_next_lease_of_a_range_takes_its_spare_by_a_key_of_its_own(void)
     uint32_t key;
 
     start(LEASE_SIZE);
-    peer_start(&holder, program);
-    peer_start(&next, program);
-    first = open_session(1);
-    second = open_session(2);
+    first = start_peer(&holder, 1);
+    second = start_peer(&next, 2);
     memset(pool_byte(0, 0), OLD_BYTE, LEASE_SIZE);
     expose(first, 0, LEASE_WRITE, &lease);
     CHECK_ANSWER(connect_peer(&holder, first), "ok");
@@ -106,10 +104,8 @@ static void the_next_lease_of_a_range_takes_its_spare_by_a_key_of_its_own(void)
     CHECK_ANSWER(read_by(&holder, first, &lease, key), wc(REM_ACCESS));
     end_lease(&again);
     CHECK_ANSWER(read_by(&next, second, &again, key), wc(REM_ACCESS));
-    ops->session_close(first);
-    ops->session_close(second);
-    peer_stop(&holder);
-    peer_stop(&next);
+    end_peer(&holder, first);
+    end_peer(&next, second);
     wait_until_nothing_is_left(PATIENCE);
     fabric_stop(fabric);
 }
@@ -121,8 +117,7 @@ static void a_spare_gives_no_more_rights_than_its_lease(void)
     struct lease lease, writer;
 
     start(4 * LEASE_SIZE);
-    peer_start(&peer, program);
-    session = open_session(1);
+    session = start_peer(&peer, 1);
     memset(pool_byte(0, 0), OLD_BYTE, LEASE_SIZE);
     expose(session, 0, LEASE_READ, &lease);
     end_lease(&lease);
@@ -141,8 +136,7 @@ static void a_spare_gives_no_more_rights_than_its_lease(void)
     CHECK_ANSWER(write_to(&peer, &lease, 0, 4096, REMOTE_BYTE), "ok");
     end_lease(&lease);
     end_lease(&writer);
-    ops->session_close(session);
-    peer_stop(&peer);
+    end_peer(&peer, session);
     fabric_stop(fabric);
 }
 
@@ -156,8 +150,7 @@ static void a_range_that_has_changed_finds_no_spare(void)
         .mode = LEASE_READ, .range = {FILE_OFFSET, LEASE_SIZE}, .segments = &pool, .runs = other.runs, .n_runs = 4};
 
     start(LEASE_SIZE);
-    peer_start(&peer, program);
-    session = open_session(1);
+    session = start_peer(&peer, 1);
     CHECK_ANSWER(connect_peer(&peer, session), "ok");
     memset(pool_byte(0, 0), OLD_BYTE, 2 * LEASE_SIZE);
     memset(pool_byte(1, 0), NEW_BYTE, MIB);
@@ -189,8 +182,7 @@ static void a_range_that_has_changed_finds_no_spare(void)
     CHECK(ops->expose(session, &request, &other.exposure, &other.grant) == 0);
     CHECK(taken() == 1);
     end_lease(&other);
-    ops->session_close(session);
-    peer_stop(&peer);
+    end_peer(&peer, session);
     fabric_stop(fabric);
 }
 
@@ -202,8 +194,7 @@ static void no_spare_outlives_the_pages_that_it_is_of(void)
     struct lease lease, orphan;
 
     start(LEASE_SIZE);
-    peer_start(&peer, program);
-    session = open_session(1);
+    session = start_peer(&peer, 1);
     memset(pool_byte(0, 0), OLD_BYTE, LEASE_SIZE);
     expose(session, 0, LEASE_READ, &lease);
     end_lease(&lease);
@@ -217,8 +208,7 @@ static void no_spare_outlives_the_pages_that_it_is_of(void)
     CHECK_ANSWER(connect_peer(&peer, session), "ok");
     CHECK_ANSWER(read_from(&peer, &lease, 0, 4096), "ok 90");
     end_lease(&lease);
-    ops->session_close(session);
-    peer_stop(&peer);
+    end_peer(&peer, session);
     exit(0); /* an orphaned exposure stays for ever */
 }
 
@@ -293,5 +283,5 @@ int main(int argc, char **argv)
         SELFTEST(without_the_option_there_are_none),
     };
 
-    return selftest_main(argc, argv, tests, sizeof(tests) / sizeof(tests[0]));
+    return SELFTESTS(argc, argv, tests);
 }

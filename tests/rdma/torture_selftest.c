@@ -40,10 +40,7 @@ static unsigned rounds(void)
 
 static void let_a_random_time_pass(void)
 {
-    uint64_t until = monotonic_ns() + (uint64_t)(rand_r(&seed) % 20000) * (NS_PER_MS / 1000);
-
-    while (monotonic_ns() < until)
-        ;
+    pass_time((uint64_t)(rand_r(&seed) % 20000) * (NS_PER_MS / 1000));
 }
 
 static void print_rungs(void)
@@ -190,13 +187,11 @@ static unsigned harm(const struct torture *torture, unsigned writers, unsigned r
     unsigned harmful;
 
     start_fabric(torture->ladder);
-    peer_start(&peer, program);
-    session = open_session(1);
+    session = start_peer(&peer, 1);
     harmful = harmful_rounds(torture, &peer, session, LEASE_WRITE, writers);
     harmful += harmful_rounds(torture, &peer, session, LEASE_READ, readers);
     look_at_rungs(torture);
-    ops->session_close(session);
-    peer_stop(&peer);
+    end_peer(&peer, session);
     fabric_stop(fabric);
     return harmful;
 }
@@ -204,27 +199,6 @@ static unsigned harm(const struct torture *torture, unsigned writers, unsigned r
 static void never_harmful(const struct torture *torture)
 {
     CHECK(harm(torture, rounds(), (rounds() + 1) / 2) == 0);
-}
-
-static void skip_without_memory_on_demand(void)
-{
-    start_fabric(NULL);
-    bool works = fabric->on_demand_works;
-
-    fabric_stop(fabric);
-    if (!works)
-        exit(SKIPPED);
-}
-
-/* Linux 6.1's rxe has none. */
-static void skip_without_rereg(void)
-{
-    start_fabric(NULL);
-    enum rereg_path path = fabric->rereg;
-
-    fabric_stop(fabric);
-    if (path == REREG_NONE)
-        exit(SKIPPED);
 }
 
 static void nothing_crosses_gate_and_fence(void)
@@ -296,5 +270,5 @@ int main(int argc, char **argv)
     test_seconds += (getenv("LEASEFS_TEST_PEER") ? 60 : 10) * rounds();
     if (argc < 2 || strcmp(argv[1], "peer") != 0)
         printf("# LEASEFS_TEST_SEED=%u\n", seed);
-    return selftest_main(argc, argv, tests, sizeof(tests) / sizeof(tests[0]));
+    return SELFTESTS(argc, argv, tests);
 }

@@ -253,5 +253,5 @@ int main(int argc, char **argv)
         SELFTEST(a_stranger_can_end_a_window_of_type_2),
     };
 
-    return selftest_main(argc, argv, tests, sizeof(tests) / sizeof(tests[0]));
+    return SELFTESTS(argc, argv, tests);
 }
