@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 # A private mount with an RDMA device, for the scripts test_*.sh of this folder. Sourced. Run in the testbed's guest.
 #
-#   mount_fs POOL [RECALL_TIMEOUT_MS [DAEMON]]    on $mnt; unmounted at the end
+#   mount_fs POOL [RECALL_TIMEOUT[,OPTION]... [DAEMON]]    on $mnt; unmounted at the end
 #   hold NAME ARGUMENTS OF leasectl lease...      a holder in the background, as process $holder
 #   peer_start; ask COMMAND...                    a lease_peer that takes commands (see lease_peer.c)
 set -euo pipefail
