@@ -20,6 +20,7 @@ class Sequence:
         self.rnd, self.kind = rnd, kind
         # One kind of flag: what else may be changed of an immutable file's flags, ext4 and tmpfs do not agree on.
         self.flag = rnd.choice("ia......")
+        self.values = 0
 
     def name(self): return self.rnd.choice(NAMES)
     def fd(self): return "$" + self.rnd.choice(HANDLES)
@@ -63,10 +64,11 @@ class Sequence:
         path = self.rnd.choice(["a", "b", "c", "d", "d/a", "d/b", "d/e"])
         # To the size that it has: tmpfs changes no time then.
         truncate = f"truncate {path} {self.size()}" if self.kind != "tmpfs" else f"ls {path}"
+        self.values += 1 # to the value that it has: ext4 changes no time then
         return f"times {path} " + self.rnd.choice([
             f"chmod {path} {self.mode()}", f"chown {path} -1 0", truncate, f"put {path} {self.data()}",
             f"ls {path}", f"unlink {path}", f"link {path} d/new", f"rename {path} d/b", f"create d/{self.rnd.choice('abe')}",
-            f"rmdir {self.name()}", f"setxattr {path} trusted.a v", f"pwrite {self.fd()} 0 {self.data()}",
+            f"rmdir {self.name()}", f"setxattr {path} trusted.a v{self.values}", f"pwrite {self.fd()} 0 {self.data()}",
             f"poke {self.fd()} 0 x", f"fallocate {self.fd()} KEEP 0 {self.size()}", f"fallocate {self.fd()} PUNCH+KEEP 0 4096",
             f"copy {self.fd()} 0 {self.fd()} 0 {self.size()}", f"setacl {path} access {self.acl()}"])
 
