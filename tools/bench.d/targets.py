@@ -3,8 +3,9 @@
 
 import collections
 
-# metric: a pattern of fnmatch. against: a subject, a key of PEERS (the best of these), "absolute" (the figure itself)
-# or "smallest" (the same measure in the smallest directory).
+# metric: a pattern of fnmatch. against: a subject, a key of PEERS (the best of these), "absolute" (the figure itself),
+# "smallest" (the same measure of the smallest size) or "growth" (how much more it is in the largest directory than in the
+# smallest, where tmpfs, whose names are memory, too, pays for memory that is in no cache as well: ours by tmpfs').
 Target = collections.namedtuple("Target", "metric against relation bound")
 
 PEERS = {"examples": ("passthrough_ll", "passthrough_fh")}
@@ -33,14 +34,14 @@ TARGETS = {
         Target("cached.read", "tmpfs", ">=", 0.5),
         Target("meta.*", "examples", ">=", 1.5),
         # Flat, from a thousand to a million files, but for noise.
-        Target("grown.*", "smallest", "<=", 2),
+        Target("grown.*", "growth", "<=", 1.25),
         Target("memory.per_file", "absolute", "<=", 1024),
     ],
     "rdma": [
         Target("bandwidth.*", "verbs", ">=", 0.97),
         Target("bandwidth.*", "nfs", ">=", 1),
         Target("latency.read.4K.*", "verbs", "<=", 1.05),
-        Target("latency.read.4K.*", "nfs", "<=", 0.1),
+        Target("latency.read.4K.p50", "nfs", "<=", 0.1),
         Target("server_cpu.*", "nfs", "<=", 0.1),
         Target("grant.*.p50.*", "verbs", "<=", 1.3),
         Target("grant.odp.p50.*", "smallest", "<=", 2),
