@@ -88,6 +88,7 @@ size_t fs_free(struct fs *fs)
 
     if (!fs)
         return 0;
+    fs->leases = NULL; /* it may be gone, and nobody waits any more */
     leftover = shards_destroy(fs);
     space_destroy(&fs->space);
     pthread_rwlock_destroy(&fs->rename_lock);

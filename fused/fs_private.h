@@ -105,10 +105,10 @@ struct fs_shard {
 struct fs_space {
     void (*catch_up)(void *ctx); /* set before the first request */
     void *ctx;
-    _Atomic uint64_t given; /* how often a file's blocks were given back */
-    atomic_size_t nameless; /* files that are there, but have no name */
-    atomic_uint waiting;    /* for any to be given back */
-    pthread_mutex_t lock;   /* guards the rest: large files that are being given back, and those that were */
+    _Atomic uint64_t given;            /* how often a file's blocks were given back */
+    atomic_size_t nameless;            /* files that are there, but have no name */
+    _Atomic uint64_t changes, in_vain; /* of that number; when somebody waited for the last close, and none came */
+    pthread_mutex_t lock;              /* guards the rest: large files that are being given back, and those that were */
     pthread_cond_t changed;
     unsigned giving;
     uint64_t ended;

@@ -8,8 +8,10 @@
  *   - Linux sends FORGET behind the end of a file's last use and does not wait for an answer. By io_uring it comes
  *     another way than the next request, which may overtake it;
  *   - a large file is given back by a thread that lets others serve requests meanwhile;
- *   - blocks of leases that have ended are free after their fence (lease_space_wait()).
- * So nobody is told that there is no space, or how much there is, before what was forgotten is given back.
+ *   - Linux does not wait for an answer to RELEASE, either: the last close(2) of a file without a name may be under way;
+ *   - blocks of leases that have ended are free after their fence.
+ * So nobody is told that there is no space, or how much there is, before what was forgotten is given back; and who needs
+ * space waits for the rest, parked (lease_space_wait()): for fences while they run, for a close for a moment.
  */
 
 #include "fused/fs_private.h"
@@ -21,18 +23,16 @@
  *         result = operation();
  *     while (space_again(fs, &mark, waiter, &result));
  *
- * Instead of -ENOSPC the result may be -EINPROGRESS (parked until a fence ends), and is -ENOSPC when nothing is on its
- * way. No lock is held, but by the operation. */
+ * Instead of -ENOSPC the result may be -EINPROGRESS (parked), and is -ENOSPC when nothing is on its way. No lock is held, but by the operation. */
 struct space_mark {
-    uint64_t fences, given;
+    uint64_t comes, given;
     unsigned tries;
 };
 
 struct space_mark space_mark(struct fs *fs);
 bool space_again(struct fs *fs, struct space_mark *mark, struct lease_waiter *waiter, int64_t *result);
 
-/* Has any come back since the mark (which is set anew)? Waits for what was forgotten, not for fences; and a moment,
- * where files have no names any more, for the last close(2) of one, which Linux does not wait for either. */
+/* Has any come back since the mark (which is set anew)? Waits for what was forgotten, and for nothing else. */
 bool space_came(struct fs *fs, struct space_mark *mark);
 
 void space_init(struct fs_space *space);

@@ -6,6 +6,7 @@
 #include <linux/fuse.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -17,7 +18,8 @@
 #define AWAY_MS 1
 
 struct fuse_listener {
-    int bell;             /* eventfd: somebody asks */
+    int bell; /* eventfd: somebody asks */
+    _Atomic bool stopped;
     bool forgot;          /* the last message was a FORGET; the listener's own */
     pthread_mutex_t lock; /* guards the rest */
     pthread_cond_t answered_more;
@@ -103,14 +105,21 @@ static void answer(struct fuse_listener *listener, uint64_t asked)
     pthread_mutex_unlock(&listener->lock);
 }
 
-static void end(void *arg)
+static void end(struct fuse_listener *listener)
 {
-    struct fuse_listener *listener = arg;
-
     pthread_mutex_lock(&listener->lock);
     listener->listening = false;
     pthread_cond_broadcast(&listener->answered_more);
     pthread_mutex_unlock(&listener->lock);
+}
+
+void fuse_listener_stop(struct fuse_listener *listener)
+{
+    uint64_t one = 1;
+
+    atomic_store(&listener->stopped, true);
+    end(listener);
+    (void)!write(listener->bell, &one, sizeof(one));
 }
 
 static void wait_for_more(struct fuse_listener *listener, int fd)
@@ -149,7 +158,7 @@ static ssize_t next_message(struct fuse_listener *listener, int fd, void *buffer
     uint64_t asked;
     ssize_t n;
 
-    for (;;) {
+    while (!atomic_load(&listener->stopped)) {
         asked = begin_look(listener);
         n = read(fd, buffer, size);
         if (n >= 0)
@@ -161,17 +170,25 @@ static ssize_t next_message(struct fuse_listener *listener, int fd, void *buffer
             return n;
         }
     }
+    errno = ENODEV;
+    return -1;
 }
 
 ssize_t fuse_listener_read(struct fuse_listener *listener, int fd, void *buffer, size_t size)
 {
+    int cancel, err;
     ssize_t n;
 
     make_nonblocking(fd);
-    pthread_cleanup_push(end, listener);
+    /* libfuse cancels its threads; who asks would wait for this one for ever. */
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
     n = next_message(listener, fd, buffer, size);
-    pthread_cleanup_pop(n <= 0);
+    err = errno;
     if (n > 0)
         listener->forgot = is_forget(buffer, n);
+    else
+        end(listener);
+    pthread_setcancelstate(cancel, NULL);
+    errno = err;
     return n;
 }

@@ -21,12 +21,15 @@ int fuse_listener_new(struct fuse_listener **ret_listener); /* -ENOMEM, -EMFILE 
 void fuse_listener_free(struct fuse_listener *listener);    /* nobody is in it any more. NULL is allowed */
 
 /* read(2) of one message, as libfuse expects it: whoever calls again has served the last one, or passed its turn. One
- * thread at a time. `fd`, the thread's own, is made non-blocking. A cancellation point. The end of the connection, and
- * of the thread, is that of the listener. */
+ * thread at a time. `fd`, the thread's own, is made non-blocking. Not a cancellation point. Ends as the connection
+ * does, and with ENODEV after stop(). */
 ssize_t fuse_listener_read(struct fuse_listener *listener, int fd, void *buffer, size_t size);
 
 /* Returns when all that Linux has sent by now has been read, and served but for what its thread passed the turn for. At
  * once before the first read and after the end. No lock is held. The listener itself does not wait. */
 void fuse_listener_catch_up(struct fuse_listener *listener);
+
+/* The listener ends. Any thread. */
+void fuse_listener_stop(struct fuse_listener *listener);
 
 #endif

@@ -261,6 +261,7 @@ static void join_loop(struct fuse_server *server)
     struct pollfd ended = {.fd = server->ended_fd, .events = POLLIN};
 
     fuse_session_exit(server->session);
+    fuse_listener_stop(server->listener);
     /* A signal that comes between the loop's look at the exit flag and its sleep is lost, so it is repeated. */
     do
         pthread_kill(server->loop, WAKE_SIGNAL);

@@ -49,7 +49,7 @@ static int check_lease(struct lease *lease)
 
 static int check(struct lease_table *table)
 {
-    size_t leases = 0, places = 0, fencing = 0;
+    size_t leases = 0, places = 0, fencing = 0, waiting = 0;
     uint64_t bytes = 0, live = 0;
 
     for (struct lease *lease = lease_lowest(table); lease; lease = lease_after(lease)) {
@@ -66,10 +66,13 @@ static int check(struct lease_table *table)
     }
     REQUIRE(leases == table->n_leases, "count of leases");
     REQUIRE(fencing == table->n_fencing, "count of fences");
-    REQUIRE(fencing || !table->space, "somebody waits for space that no fence will give");
-    for (const struct lease_waiter *w = table->space; w; w = w->space_next)
-        REQUIRE(*w->space_prev == w && (!w->space_next || w->space_until_ns <= w->space_next->space_until_ns),
+    for (const struct lease_waiter *w = table->space; w; w = w->space_next) {
+        REQUIRE(*w->space_prev == w && (!w->space_next || w->space_wakes_ns <= w->space_next->space_wakes_ns),
                 "who waits for space is out of order");
+        REQUIRE(fencing || w->space_expected_until_ns, "somebody waits for space that no fence will give");
+        waiting++;
+    }
+    REQUIRE(waiting == atomic_load(&table->n_space), "count of those who wait for space");
     REQUIRE(bytes == table->bytes, "count of bytes");
     for (struct lease_owner *owner = table->owners; owner; owner = owner->hh.next) {
         leases -= owner->count;

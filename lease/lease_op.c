@@ -136,7 +136,7 @@ void lease_waiter_abandon(struct lease_table *table, struct lease_waiter *waiter
     if (waiter_is_parked(waiter)) {
         for (int i = 0; i < LEASE_WAITER_PLACES; i++)
             waiter->places[i].parked = false;
-        space_leave(waiter);
+        space_leave(table, waiter);
         waiter->resume(waiter);
     }
     lease_table_unlock(table);

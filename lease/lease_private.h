@@ -84,9 +84,10 @@ struct lease_table {
     uint64_t bytes; /* of all leases' ranges */
     uint64_t last_id, last_ticket;
     size_t n_leases, n_places, n_fencing;
-    struct lease_waiter *space;    /* who waits for it, by the end of their time */
-    _Atomic uint64_t fences_ended; /* written under the lock */
-    struct lease_counts total;     /* the counters since the start */
+    struct lease_waiter *space;   /* who waits for it, by the end of their wait */
+    atomic_uint n_space;          /* how many; written under the lock */
+    _Atomic uint64_t space_comes; /* how often some has come */
+    struct lease_counts total;    /* the counters since the start */
     struct lease_inode *touched;
     size_t edges; /* since the whole table was checked */
 };
@@ -150,7 +151,7 @@ static inline void lease_table_lock(struct lease_table *table)
 }
 
 /* lease_space.c */
-void space_leave(struct lease_waiter *waiter); /* no-op for who does not wait there */
+void space_leave(struct lease_table *table, struct lease_waiter *waiter); /* no-op for who does not wait there */
 void space_fence_ended(struct lease_table *table);
 void space_tick(struct lease_table *table, uint64_t now_ns);
 uint64_t space_deadline(const struct lease_table *table);

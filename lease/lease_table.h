@@ -158,6 +158,8 @@ struct lease_waiter {
     enum lease_mode mode;                           /* of a lease request */
     struct lease_waiter *space_next, **space_prev;  /* of those who wait for space; space_prev NULL: not among them */
     uint64_t space_until_ns;                        /* so long at most; 0: it never did */
+    uint64_t space_expected_until_ns;               /* of that, for what is expected; 0: it never did */
+    uint64_t space_wakes_ns;                        /* the end of this wait */
     bool cancelled;
     unsigned turn;   /* which place is given up when all are taken */
     uint64_t ticket; /* arrival order; 0: never parked */
@@ -189,12 +191,17 @@ void lease_op_end(struct lease_table *table, struct lease_waiter *waiter); /* no
 bool lease_waiter_cancel(struct lease_table *table, struct lease_waiter *waiter, uint64_t now_ns);
 
 /* For an operation that found no space: blocks of leases that have ended are free after their fence. `mark` is what
- * lease_space_mark() said before the operation looked for space.
- * 0: a fence has ended since: try again. -EINPROGRESS: parked as by lease_op_begin(), until a fence ends, for
- * lease_limits.fence_bound_ns at most over all tries of this waiter. -ENOSPC: no fence is running, its time is over, or
- * `waiter` is NULL. -ECANCELED: abandoned. */
+ * lease_space_mark() said before the operation looked for space. `expect_ns`: so long some may come that no fence gives
+ * (lease_space_came()); 0: none is expected.
+ * 0: some has come since: try again. -EINPROGRESS: parked as by lease_op_begin(), until some comes, over all tries of
+ * this waiter for expect_ns at most, or while fences run for lease_limits.fence_bound_ns. -ENOSPC: no fence is running
+ * and nothing expected, its time is over, or `waiter` is NULL. -ECANCELED: abandoned. */
 uint64_t lease_space_mark(struct lease_table *table); /* takes no lock */
-int lease_space_wait(struct lease_table *table, uint64_t mark, uint64_t now_ns, struct lease_waiter *waiter);
+int lease_space_wait(struct lease_table *table, uint64_t mark, uint64_t expect_ns, uint64_t now_ns,
+                     struct lease_waiter *waiter);
+
+/* Blocks have come back, by no fence. Takes no lock where nobody waits for them; resumes who does. */
+void lease_space_came(struct lease_table *table);
 
 /* Whoever it was for is gone. Parked: resume is called now. From here on lease_op_begin() and lease_request() do not
  * park it, but return -ECANCELED. Thread-safe as long as the waiter exists. */

@@ -122,7 +122,7 @@ void waiter_unregister(struct lease_table *table, struct lease_waiter *waiter)
     /* First of all it stops waiting: freeing a place wakes those who may go on. */
     for (int i = 0; i < LEASE_WAITER_PLACES; i++)
         waiter->places[i].parked = false;
-    space_leave(waiter);
+    space_leave(table, waiter);
     for (int i = 0; i < LEASE_WAITER_PLACES; i++)
         place_free(table, &waiter->places[i]);
 }

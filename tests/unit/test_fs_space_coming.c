@@ -9,6 +9,7 @@
 
 #include "tests/unit/fs_fixture.h"
 
+#include "fused/fs_front_door.h"
 #include "fused/fs_space.h"
 
 #define SOON_MS 50 /* what must not happen has not happened by then */
@@ -128,9 +129,7 @@ static void where_nothing_comes_there_is_no_space(void **state)
 
 struct other {
     struct fixture *f;
-    uint64_t ino;
     atomic_bool done;
-    int64_t result;
 };
 
 static void *settle(void *arg)
@@ -157,41 +156,70 @@ static void a_large_file_on_its_way_back_is_waited_for(void **state)
     assert_true(atomic_load(&other.done));
 }
 
-static void *write_soon(void *arg)
-{
-    struct other *other = arg;
+struct parked_op {
+    struct lease_waiter waiter; /* first */
+    unsigned resumed;
+};
 
-    other->result = write_much(other->f, other->ino, BLOCK);
-    return NULL;
+static void count_resume(struct lease_waiter *waiter)
+{
+    ((struct parked_op *)waiter)->resumed++;
 }
 
 /* Linux tells of the last close(2) of a file without a name when it is past, too. */
-static void a_moment_is_waited_for_files_without_names(void **state)
+static void files_without_names_are_waited_for_without_a_thread(void **state)
 {
-    struct other other = {.f = *state};
-    struct fs *fs = other.f->fs;
-    uint64_t large = make_file(other.f, "large", POOL_BYTES);
-    bool came = false;
+    struct fixture *f = *state;
+    struct parked_op op = {.waiter = {.resume = count_resume}};
+    uint64_t large = make_file(f, "large", POOL_BYTES), file = make_file(f, "file", 0);
 
-    other.ino = make_file(other.f, "file", 0);
-    fs_unlink(fs, FS_ROOT_INO, "large", NULL);
-    /* The moment is short: on a machine that is busy it may be over before this thread is there. */
-    for (int i = 0; i < 200 && !came; i++) {
-        pthread_t thread;
+    assert_int_equal(fs_write(f->fs, file, 0, "!", 1, false, &op.waiter), -ENOSPC); /* it has its name */
+    fs_unlink(f->fs, FS_ROOT_INO, "large", NULL);
+    assert_int_equal(fs_write(f->fs, file, 0, "!", 1, false, &op.waiter), -EINPROGRESS);
+    assert_int_equal(op.resumed, 0);
+    fs_forget(f->fs, large, 1);
+    assert_int_equal(op.resumed, 1);
+    assert_int_equal(fs_write(f->fs, file, 0, "!", 1, false, &op.waiter), 1);
+    fs_forget(f->fs, file, 1);
+}
 
-        assert_int_equal(pthread_create(&thread, NULL, write_soon, &other), 0);
-        while (!atomic_load(&fs->space.waiting) && pthread_tryjoin_np(thread, NULL) == EBUSY)
-            sched_yield();
-        if (!atomic_load(&fs->space.waiting))
-            continue;
-        fs_forget(fs, large, 1);
-        pthread_join(thread, NULL);
-        came = true;
-    }
-    assert_true(came);
-    if (other.result != BLOCK) /* forgotten just too late */
-        assert_int_equal(write_much(other.f, other.ino, BLOCK), BLOCK);
-    fs_forget(fs, other.ino, 1);
+static uint64_t first_deadline_of(struct fixture *f, uint64_t ino, struct parked_op *op)
+{
+    uint64_t before = fs_monotonic_ns();
+
+    *op = (struct parked_op){.waiter = {.resume = count_resume}};
+    assert_int_equal(fs_write(f->fs, ino, 0, "!", 1, false, &op->waiter), -EINPROGRESS);
+    return lease_next_deadline(f->table) - before;
+}
+
+/* Who keeps a file open does not make everybody wait for long, again and again. */
+static void the_same_files_are_waited_for_long_only_once(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t large = make_file(f, "large", POOL_BYTES - BLOCK), file = make_file(f, "file", 0), small;
+    struct parked_op op;
+    uint64_t first_ns, second_ns;
+
+    small = make_file(f, "small", BLOCK);
+    fs_unlink(f->fs, FS_ROOT_INO, "large", NULL);
+    first_ns = first_deadline_of(f, file, &op);
+    assert_int_equal(lease_table_check(f->table), 0);
+    lease_tick(f->table, lease_next_deadline(f->table));
+    assert_int_equal(op.resumed, 1);
+    while (fs_monotonic_ns() < op.waiter.space_expected_until_ns)
+        sched_yield();
+    assert_int_equal(fs_write(f->fs, file, 0, "!", 1, false, &op.waiter), -ENOSPC);
+
+    second_ns = first_deadline_of(f, file, &op);
+    assert_true(second_ns * 5 < first_ns);
+    assert_true(lease_waiter_cancel(f->table, &op.waiter, fs_monotonic_ns()));
+
+    fs_unlink(f->fs, FS_ROOT_INO, "small", NULL); /* another */
+    assert_true(first_deadline_of(f, file, &op) > second_ns * 5);
+    fs_forget(f->fs, small, 1);
+    assert_int_equal(op.resumed, 1);
+    fs_forget(f->fs, large, 1);
+    fs_forget(f->fs, file, 1);
 }
 
 /* Only files that are there and have no name are such. */
@@ -236,7 +264,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_forgotten_inode_makes_room_for_another, fixture_setup, fixture_teardown),
         cmocka_unit_test_setup_teardown(where_nothing_comes_there_is_no_space, fixture_setup, fixture_teardown),
         cmocka_unit_test_setup_teardown(a_large_file_on_its_way_back_is_waited_for, fixture_setup, fixture_teardown),
-        cmocka_unit_test_setup_teardown(a_moment_is_waited_for_files_without_names, fixture_setup, fixture_teardown),
+        cmocka_unit_test_setup_teardown(files_without_names_are_waited_for_without_a_thread, fixture_setup,
+                                        fixture_teardown),
+        cmocka_unit_test_setup_teardown(the_same_files_are_waited_for_long_only_once, fixture_setup, fixture_teardown),
         cmocka_unit_test_setup_teardown(files_without_names_are_counted, fixture_setup, fixture_teardown),
     };
 

@@ -151,20 +151,48 @@ static void nobody_waits_for_a_listener_that_is_not_there(void **state)
     desk_close(&desk);
 }
 
-/* libfuse ends its threads by cancelling them. */
-static void who_asks_a_listener_that_is_cancelled_goes_on(void **state)
+static void stop_ends_the_listener_and_who_waits_for_it(void **state)
+{
+    struct desk desk;
+    pthread_t asking;
+
+    (void)state;
+    desk_open(&desk);
+    desk.hold = true;
+    desk_start(&desk);
+    desk_tell(&desk, FUSE_FORGET);
+    await(&desk.read, 1);
+    assert_int_equal(pthread_create(&asking, NULL, ask, &desk), 0);
+    fuse_listener_stop(desk.listener);
+    pthread_join(asking, NULL);
+    atomic_store(&desk.hold, false);
+    pthread_join(desk.thread, NULL);
+    assert_int_equal(desk.err, ENODEV);
+    fuse_listener_catch_up(desk.listener);
+
+    desk_start(&desk); /* stopped for good, asleep or not */
+    desk_close(&desk);
+    desk_open(&desk);
+    desk_start(&desk);
+    desk_tell(&desk, FUSE_INTERRUPT);
+    await(&desk.served, 1);
+    fuse_listener_stop(desk.listener);
+    desk_close(&desk);
+}
+
+/* As libfuse ends its threads. */
+static void a_cancelled_thread_goes_on_until_it_is_stopped(void **state)
 {
     struct desk desk;
 
     (void)state;
     desk_open(&desk);
     desk_start(&desk);
-    desk_tell(&desk, FUSE_FORGET);
+    desk_tell(&desk, FUSE_INTERRUPT);
     await(&desk.served, 1);
     pthread_cancel(desk.thread);
-    pthread_join(desk.thread, NULL);
-    fuse_listener_catch_up(desk.listener);
-    desk_start(&desk);
+    desk_tell(&desk, FUSE_INTERRUPT);
+    fuse_listener_stop(desk.listener);
     desk_close(&desk);
 }
 
@@ -174,7 +202,8 @@ int main(void)
         cmocka_unit_test(who_asks_finds_all_served_that_was_sent_before),
         cmocka_unit_test(what_is_read_is_not_yet_served),
         cmocka_unit_test(nobody_waits_for_a_listener_that_is_not_there),
-        cmocka_unit_test(who_asks_a_listener_that_is_cancelled_goes_on),
+        cmocka_unit_test(stop_ends_the_listener_and_who_waits_for_it),
+        cmocka_unit_test(a_cancelled_thread_goes_on_until_it_is_stopped),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -277,7 +277,7 @@ static int look_for_space(struct actor *actor)
         actor->space_at_ns = w.now_ns;
     actor->stage = PARKED;
     actor->waits_for_space = true;
-    result = lease_space_wait(w.table, mark, w.now_ns, &actor->waiter);
+    result = lease_space_wait(w.table, mark, 0, w.now_ns, &actor->waiter);
     w.space_waits += result == -EINPROGRESS;
     return result == -ENOSPC ? 0 : result; /* it fails, and so it is through */
 }

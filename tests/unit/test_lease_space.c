@@ -23,7 +23,7 @@ static int end(void **state)
 
 static int wait_for_space(struct fixture *f, uint64_t mark, struct somebody *who)
 {
-    int result = lease_space_wait(f->table, mark, f->now_ns, who ? &who->waiter : NULL);
+    int result = lease_space_wait(f->table, mark, 0, f->now_ns, who ? &who->waiter : NULL);
 
     assert_int_equal(lease_table_check(f->table), 0);
     return result;
@@ -125,6 +125,51 @@ static void a_fence_that_does_not_end_keeps_nobody(void **state)
     assert_int_equal(wait_for_space(f, lease_space_mark(f->table), &who), -ENOSPC);
 }
 
+/* What others give back, by no fence, is waited for where it is expected, and only so long. */
+static void what_is_expected_is_waited_for(void **state)
+{
+    struct fixture *f = *state;
+    struct somebody a = somebody_new(), b = somebody_new();
+    uint64_t mark = lease_space_mark(f->table), from_ns = f->now_ns;
+
+    assert_int_equal(lease_space_wait(f->table, mark, 10 * MS, f->now_ns, NULL), -ENOSPC);
+    assert_int_equal(lease_space_wait(f->table, mark, 10 * MS, f->now_ns, &a.waiter), -EINPROGRESS);
+    assert_int_equal(lease_space_wait(f->table, mark, 5 * MS, f->now_ns, &b.waiter), -EINPROGRESS);
+    assert_int_equal(lease_table_check(f->table), 0);
+    assert_int_equal(lease_next_deadline(f->table), from_ns + 5 * MS);
+    lease_space_came(f->table);
+    assert_int_equal(a.resumed, 1);
+    assert_int_equal(b.resumed, 1);
+    assert_int_equal(lease_table_check(f->table), 0);
+
+    /* It was not enough, and more comes between the search and the question; then nothing does. */
+    mark = lease_space_mark(f->table);
+    lease_space_came(f->table);
+    assert_int_equal(lease_space_wait(f->table, mark, 10 * MS, f->now_ns, &a.waiter), 0);
+    mark = lease_space_mark(f->table);
+    assert_int_equal(lease_space_wait(f->table, mark, 10 * MS, f->now_ns, &a.waiter), -EINPROGRESS);
+    f->now_ns = from_ns + 10 * MS;
+    pass_time(f, 0);
+    assert_int_equal(a.resumed, 2);
+    assert_int_equal(lease_space_wait(f->table, mark, 10 * MS, f->now_ns, &a.waiter), -ENOSPC);
+}
+
+/* Its time for a fence is longer. */
+static void a_fence_is_waited_for_longer_than_what_is_expected(void **state)
+{
+    struct fixture *f = *state;
+    struct somebody who = somebody_new();
+    uint64_t id = fencing(f, 0), mark = lease_space_mark(f->table);
+
+    f->now_ns += 1 * MS;
+    assert_int_equal(lease_space_wait(f->table, mark, 1 * MS, f->now_ns, &who.waiter), -EINPROGRESS);
+    f->now_ns += 2 * MS;
+    pass_time(f, 0);
+    assert_int_equal(who.resumed, 0);
+    lease_fenced(f->table, id, true, f->now_ns);
+    assert_int_equal(who.resumed, 1);
+}
+
 static void an_interrupt_and_an_abandoned_request_leave_the_queue(void **state)
 {
     struct fixture *f = *state;
@@ -173,6 +218,8 @@ int main(void)
         STORY(a_fence_that_ended_meanwhile_is_not_missed),
         STORY(the_wait_is_bounded_over_all_tries),
         STORY(a_fence_that_does_not_end_keeps_nobody),
+        STORY(what_is_expected_is_waited_for),
+        STORY(a_fence_is_waited_for_longer_than_what_is_expected),
         STORY(an_interrupt_and_an_abandoned_request_leave_the_queue),
         STORY(a_place_is_kept_while_waiting_for_space),
     };
