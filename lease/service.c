@@ -292,7 +292,9 @@ int lease_service_new(const struct lease_service_config *config, struct lease_se
     pthread_mutex_init(&service->lock, NULL);
     lock_rank(&service->lock, LOCK_SERVICE, 0);
     cond_init_monotonic(&service->idle);
-    error = listen_on(config->control_path, &service->listen_fd, ret_error);
+    /* Requests of the mount may post before the service starts. */
+    service->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    error = service->wake_fd < 0 ? -errno : listen_on(config->control_path, &service->listen_fd, ret_error);
     if (!error && !(service->control_path = strdup(config->control_path)))
         error = -ENOMEM;
     if (!error)
@@ -321,9 +323,6 @@ int lease_service_start(struct lease_service *service)
 {
     int error;
 
-    service->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (service->wake_fd < 0)
-        return -errno;
     error = workqueue_new("lfs-grant", GRANT_WORKERS, GRANT_WORKERS, &service->grants);
     if (!error)
         error = workqueue_new("lfs-fence", FENCE_WORKERS, FENCE_WORKERS_MAX, &service->fences);
