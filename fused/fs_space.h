@@ -8,10 +8,11 @@
  *   - Linux sends FORGET behind the end of a file's last use and does not wait for an answer. By io_uring it comes
  *     another way than the next request, which may overtake it;
  *   - a large file is given back by a thread that lets others serve requests meanwhile;
- *   - Linux does not wait for an answer to RELEASE, either: the last close(2) of a file without a name may be under way;
+ *   - Linux does not wait for an answer to RELEASE, either: the last close(2) of a file without a name may be under
+ * way;
  *   - blocks of leases that have ended are free after their fence.
- * So nobody is told that there is no space, or how much there is, before what was forgotten is given back; and who needs
- * space waits for the rest, parked (lease_space_wait()): for fences while they run, for a close for a moment.
+ * So nobody is told that there is no space, or how much there is, before what was forgotten is given back; and who
+ * needs space waits for the rest, parked (lease_space_wait()): for fences while they run, for a close for a moment.
  */
 
 #include "fused/fs_private.h"
@@ -23,7 +24,8 @@
  *         result = operation();
  *     while (space_again(fs, &mark, waiter, &result));
  *
- * Instead of -ENOSPC the result may be -EINPROGRESS (parked), and is -ENOSPC when nothing is on its way. No lock is held, but by the operation. */
+ * Instead of -ENOSPC the result may be -EINPROGRESS (parked), and is -ENOSPC when nothing is on its way. No lock is
+ * held, but by the operation. */
 struct space_mark {
     uint64_t comes, given;
     unsigned tries;
