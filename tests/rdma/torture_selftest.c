@@ -54,13 +54,8 @@ static void print_rungs(void)
                (unsigned long long)(ladder->counts[i].max_ns / NS_PER_MS));
 }
 
-static void take_away(const struct torture *torture, struct exposure *exposure)
+static void fence(struct exposure *exposure)
 {
-    if (torture->bare) {
-        CHECK(torture->bare(exposure, monotonic_ns() + 5 * NS_PER_S) == 0);
-        return;
-    }
-    ops->revoke(exposure);
     uint64_t start = monotonic_ns();
     int r = ops->fence(exposure);
 
@@ -69,6 +64,16 @@ static void take_away(const struct torture *torture, struct exposure *exposure)
         print_rungs();
     }
     CHECK(r == 0);
+}
+
+static void take_away(const struct torture *torture, struct exposure *exposure)
+{
+    if (torture->bare) {
+        CHECK(torture->bare(exposure, monotonic_ns() + 5 * NS_PER_S) == 0);
+        return;
+    }
+    ops->revoke(exposure);
+    fence(exposure);
 }
 
 static size_t foreign_bytes(void)
@@ -129,7 +134,7 @@ static size_t live_and_die(const struct torture *torture, struct peer *peer, str
     if (torture->space) { /* it goes on in pages of nobody: for as long as it would have taken to come here */
         let_a_random_time_pass();
         foreign = foreign_bytes();
-        CHECK(ops->fence(lease.exposure) == 0);
+        fence(lease.exposure);
     } else {
         foreign = 0;
     }
@@ -137,7 +142,7 @@ static size_t live_and_die(const struct torture *torture, struct peer *peer, str
     CHECK(sscanf(peer_ask(peer, "scan %d", NEW_BYTE), "found %zu", &seen) == 1);
     foreign += foreign_bytes();
     if (torture->bare && !torture->space)
-        CHECK(ops->fence(lease.exposure) == 0);
+        fence(lease.exposure);
     ops->drop(lease.exposure);
     return seen + foreign;
 }
