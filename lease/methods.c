@@ -365,6 +365,20 @@ static bool may_revoke(const struct session *session, const struct lease_info *l
     return session->who.uid == 0 || session->who.uid == geteuid();
 }
 
+/* The gate comes first: to send an answer, and to wake who waits for it, takes longer than to close it. */
+static void answer_by_mail(struct session *session, const json_t *id, json_t *message)
+{
+    struct mail *letter;
+
+    if (!id) {
+        json_decref(message);
+        return;
+    }
+    letter = session_letter(session, message);
+    if (letter)
+        mail_post(session->service, letter);
+}
+
 static void revoke_lease(struct session *session, const struct jsonrpc_request *rpc)
 {
     struct lease_service *service = session->service;
@@ -387,7 +401,7 @@ static void revoke_lease(struct session *session, const struct jsonrpc_request *
     }
     if (!refusal.error)
         refusal.error = lease_revoke(service->table, id, service_now_ns());
-    session_answer(session, rpc->id,
+    answer_by_mail(session, rpc->id,
                    refusal.error && refusal.error != -EALREADY
                        ? refusal_message(rpc->id, &refusal, "no such lease")
                        : jsonrpc_result(rpc->id, json_pack("{s:I}", "lease", (json_int_t)id)));

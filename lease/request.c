@@ -79,7 +79,7 @@ void request_start(struct session *session, const struct jsonrpc_request *rpc, v
     request->params = json_deep_copy(rpc->params);
     request->step = step;
     service_busy(session->service);
-    workqueue_push(session->service->grants, &request->work);
+    service_push(session->service, session->service->grants, &request->work);
 }
 
 void request_end(struct request *request, json_t *message)

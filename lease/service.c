@@ -1,5 +1,19 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The control thread, its mail and its clock; start and end of the service. */
+/*
+ * The control thread, its mail and its clock; start and end of the service.
+ *
+ * The control thread is one of the fence workers at a time: the one that leads. What takes longer it does not do as the
+ * control thread. But to wake another thread for that, while it goes to sleep itself, costs a client who waits more
+ * than most grants and fences do: on a cold processor, with cold caches. So it hands over the lead rather than the
+ * work: another worker wakes up to wait for messages, while this one, warm as it is, carries out what the last message
+ * asked for and is a worker like the others from then on.
+ *
+ *   sd_event_run > [own work?] > no: again
+ *                              > yes: a worker is free to lead: it does, and we work
+ *                                     none is: the work is queued, and we lead on
+ *
+ * So at no time does a message wait for work: either somebody leads, or a thread that was found idle is about to.
+ */
 #include "lease/service.h"
 
 #include <errno.h>
@@ -18,7 +32,7 @@
 #include "lease/service_private.h"
 
 #define GRANT_WORKERS     4
-#define FENCE_WORKERS     4
+#define FENCE_WORKERS     5           /* one of them leads */
 #define FENCE_WORKERS_MAX 64          /* more than may be stuck in the fabric */
 #define STOP_SLACK_NS     5000000000u /* beyond the fences' own bound */
 
@@ -31,6 +45,105 @@ void service_log(const char *format, ...)
     vsnprintf(line, sizeof(line), format, args);
     va_end(args);
     fprintf(stderr, "leasefs: %s\n", line);
+}
+
+/* ---- whose work ---- */
+
+static _Thread_local struct lease_service *leading; /* this thread is its control thread */
+
+void service_push_own(struct lease_service *service)
+{
+    if (service->own)
+        workqueue_push(service->own_queue, service->own);
+    service->own = NULL;
+}
+
+void service_push(struct lease_service *service, struct workqueue *queue, struct work *work)
+{
+    if (leading != service) {
+        workqueue_push(queue, work);
+        return;
+    }
+    service_push_own(service);
+    service->own = work;
+    service->own_queue = queue;
+}
+
+/* Requests may block for long, so those who are to fence must not all be busy with them. And they overtake none that
+ * waits. */
+static bool may_run_request(struct lease_service *service)
+{
+    bool may;
+
+    pthread_mutex_lock(&service->lock);
+    may = service->n_own < GRANT_WORKERS;
+    service->n_own += may;
+    pthread_mutex_unlock(&service->lock);
+    return may;
+}
+
+static void request_is_run(struct lease_service *service)
+{
+    pthread_mutex_lock(&service->lock);
+    service->n_own--;
+    pthread_mutex_unlock(&service->lock);
+}
+
+/* True: somebody else leads; *ret_work is ours. */
+static bool hand_over(struct lease_service *service, struct work **ret_work, bool *ret_request)
+{
+    struct work *work = service->own;
+    bool request = service->own_queue == service->grants;
+
+    if (!work)
+        return false;
+    if (!workqueue_is_empty(service->own_queue) || (request && !may_run_request(service))) {
+        service_push_own(service);
+        return false;
+    }
+    service->own = NULL; /* from the push on it is the next one's */
+    if (!workqueue_push_if_idle(service->fences, &service->lead)) {
+        if (request)
+            request_is_run(service);
+        workqueue_push(service->own_queue, work);
+        return false;
+    }
+    *ret_work = work;
+    *ret_request = request;
+    return true;
+}
+
+static void leave(struct lease_service *service, int error)
+{
+    if (error < 0)
+        service_log("control service: %s: no more leases are granted", strerror(-error));
+    service_push_own(service);
+    pthread_mutex_lock(&service->lock);
+    service->led = false;
+    pthread_cond_broadcast(&service->idle);
+    pthread_mutex_unlock(&service->lock);
+}
+
+static void lead(struct work *lead)
+{
+    struct lease_service *service = container(lead, struct lease_service, lead);
+    struct work *own;
+    bool request;
+    int error;
+
+    leading = service;
+    do {
+        error = sd_event_run(service->loop, UINT64_MAX);
+        if (hand_over(service, &own, &request)) {
+            leading = NULL;
+            own->run(own);
+            if (request)
+                request_is_run(service);
+            return;
+        }
+    } while (error >= 0 && sd_event_get_state(service->loop) != SD_EVENT_FINISHED);
+    leading = NULL;
+    leave(service, error);
 }
 
 /* ---- mail ---- */
@@ -187,7 +300,7 @@ static void post(void *ctx, const struct lease_event *event)
             grant->lease_id = event->lease_id; /* a remnant's, which the table chose just now */
         grant->reason = event->reason;
         grant->sequence = event->sequence;
-        workqueue_push(service->fences, &grant->fence);
+        service_push(service, service->fences, &grant->fence);
         break;
     case LEASE_EVENT_RECALL:
     case LEASE_EVENT_RECALL_CANCELLED:
@@ -309,31 +422,20 @@ int lease_service_new(const struct lease_service_config *config, struct lease_se
     return 0;
 }
 
-static void *control_thread(void *arg)
-{
-    struct lease_service *service = arg;
-    int error = sd_event_loop(service->loop);
-
-    if (error < 0)
-        service_log("control service: %s: no more leases are granted", strerror(-error));
-    return NULL;
-}
-
 int lease_service_start(struct lease_service *service)
 {
     int error;
 
     error = workqueue_new("lfs-grant", GRANT_WORKERS, GRANT_WORKERS, &service->grants);
     if (!error)
-        error = workqueue_new("lfs-fence", FENCE_WORKERS, FENCE_WORKERS_MAX, &service->fences);
+        error = workqueue_new("lfs-control", FENCE_WORKERS, FENCE_WORKERS_MAX, &service->fences);
     if (!error)
         error = make_loop(service);
-    if (!error)
-        error = -pthread_create(&service->thread, NULL, control_thread, service);
     if (error)
         return error;
-    pthread_setname_np(service->thread, "lfs-control");
-    service->started = true;
+    service->lead.run = lead;
+    service->led = service->started = true;
+    workqueue_push(service->fences, &service->lead);
     return 0;
 }
 
@@ -379,7 +481,10 @@ void lease_service_stop(struct lease_service *service)
         service_log("control service: %zu requests or leases did not end in time; their memory stays until exit",
                     service->busy);
     mail_post(service, &leave.mail);
-    pthread_join(service->thread, NULL);
+    pthread_mutex_lock(&service->lock);
+    while (service->led)
+        pthread_cond_wait(&service->idle, &service->lock);
+    pthread_mutex_unlock(&service->lock);
     if (idle) {
         workqueue_free(service->grants);
         workqueue_free(service->fences);

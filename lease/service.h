@@ -5,7 +5,8 @@
 /*
  * The control service: the Unix socket, its sessions, and the threads that carry grants and fences out.
  *
- *   control thread   sd-event loop: accepts, parses, answers, sends notices, runs the table's clock. Never blocks.
+ *   control thread   sd-event loop: accepts, parses, answers, sends notices, runs the table's clock. Never blocks. It
+ *                    is one of the workers at a time: see service.c
  *   grant workers    flush, hold, expose, prepare, clone, publish: may block on the kernel or on registration.
  *   fence workers    gate, fence, drop, release. Separate, so that a grant that waits never delays a fence.
  *

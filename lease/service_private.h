@@ -5,7 +5,7 @@
 /*
  * The control service from inside. Who owns what:
  *
- *   control thread         sockets, input, the list of sessions
+ *   control thread         sockets, input, the list of sessions. Whichever thread leads (service.c), one at a time
  *   service.lock (leaf)    mail for the control thread, grants by lease id, returns that wait, files of sessions
  *   session.requests_lock  its requests under way; outside the lease table's lock
  *   session.output_lock    (leaf) what is still to be sent, and who sends: the control thread, or a worker who has an
@@ -45,10 +45,12 @@ struct lease_service {
     struct lease_service_config config;
     struct lease_table *table;
     struct workqueue *grants, *fences;
+    struct work lead; /* to be the control thread; of `fences`. Whoever runs it leads until it is queued again */
+    struct work *own; /* control thread: what it will carry out itself; NULL: nothing */
+    struct workqueue *own_queue; /* where else `own` would be */
     sd_event *loop;
     sd_event_source *timer, *wake_source, *listen_source, *accept_again;
     struct remote *remote; /* NULL: no remote clients */
-    pthread_t thread;
     bool started;
     int listen_fd, wake_fd;
     char *control_path;
@@ -59,7 +61,9 @@ struct lease_service {
     size_t n_sessions;
 
     pthread_mutex_t lock;
-    pthread_cond_t idle; /* `busy` became 0 */
+    pthread_cond_t idle; /* `busy` became 0, or `led` false */
+    bool led;            /* there is a control thread */
+    unsigned n_own;      /* requests that former control threads carry out themselves */
     struct mail *mail, **mail_end;
     struct grant *grants_by_id;
     size_t busy;       /* sessions, requests and grants that exist */
@@ -189,6 +193,11 @@ static inline uint64_t service_now_ns(void)
 
 /* service.c */
 void service_wake(struct lease_service *service);
+
+/* Work for service->grants or ->fences. The control thread keeps the last of what comes up in its turn for itself, the
+ * others go to the queue. May be called under any lock. */
+void service_push(struct lease_service *service, struct workqueue *queue, struct work *work);
+void service_push_own(struct lease_service *service); /* control thread: it has something else to do before that */
 void mail_post(struct lease_service *service, struct mail *mail);
 void mail_post_news(struct grant *grant, struct mail *mail); /* not before the grant is announced */
 void grant_announced(struct grant *grant);

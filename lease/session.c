@@ -141,6 +141,7 @@ static void handle_lines(struct session *session)
     char *start = session->in, *end = session->in + session->in_length, *newline;
 
     while (session->fd >= 0 && (newline = memchr(start, '\n', (size_t)(end - start)))) {
+        service_push_own(session->service); /* what the line before has asked for does not wait for this one */
         if (newline > start)
             methods_handle(session, start, (size_t)(newline - start));
         start = newline + 1;

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -106,18 +105,45 @@ int workqueue_new(const char *name, int threads, int max_threads, struct workque
     return 0;
 }
 
-void workqueue_push(struct workqueue *queue, struct work *work)
+static void append_locked(struct workqueue *queue, struct work *work)
 {
     work->next = NULL;
-    pthread_mutex_lock(&queue->lock);
     *queue->last = work;
     queue->last = &work->next;
     queue->n_queued++;
+    pthread_cond_signal(&queue->more);
+}
+
+void workqueue_push(struct workqueue *queue, struct work *work)
+{
+    pthread_mutex_lock(&queue->lock);
+    append_locked(queue, work);
     /* On failure the work waits for one of those that are there. */
     if (queue->n_queued > queue->n_idle && queue->n_threads < queue->max_threads)
         start_thread_locked(queue);
-    pthread_cond_signal(&queue->more);
     pthread_mutex_unlock(&queue->lock);
+}
+
+bool workqueue_push_if_idle(struct workqueue *queue, struct work *work)
+{
+    bool idle;
+
+    pthread_mutex_lock(&queue->lock);
+    idle = queue->n_idle > queue->n_queued;
+    if (idle)
+        append_locked(queue, work);
+    pthread_mutex_unlock(&queue->lock);
+    return idle;
+}
+
+bool workqueue_is_empty(struct workqueue *queue)
+{
+    bool empty;
+
+    pthread_mutex_lock(&queue->lock);
+    empty = !queue->first;
+    pthread_mutex_unlock(&queue->lock);
+    return empty;
 }
 
 /* False: a thread is stuck in its work. */

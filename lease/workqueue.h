@@ -7,6 +7,7 @@
  * any lock (the queue's own is a leaf). */
 
 #include <pthread.h>
+#include <stdbool.h>
 
 struct workqueue;
 
@@ -18,6 +19,12 @@ struct work {
 /* name: at most 15 characters, a constant. threads: from the start, 1 or more. */
 int workqueue_new(const char *name, int threads, int max_threads, struct workqueue **ret_queue);
 void workqueue_push(struct workqueue *queue, struct work *work);
+
+/* Only if a thread is free to begin it at once. */
+bool workqueue_push_if_idle(struct workqueue *queue, struct work *work);
+
+/* True: nothing waits for a thread, so what begins now overtakes nothing. */
+bool workqueue_is_empty(struct workqueue *queue);
 
 /* Runs what is queued, then joins. A thread that is stuck for seconds keeps the queue's memory for ever, and whoever
  * pushed its work must be content with that. NULL is allowed. */
