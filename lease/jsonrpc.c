@@ -2,6 +2,7 @@
 #include "lease/jsonrpc.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -59,6 +60,43 @@ static json_t *reply(json_t *id, const char *key, json_t *value)
 json_t *jsonrpc_result(json_t *id, json_t *result)
 {
     return reply(id, "result", result);
+}
+
+char *jsonrpc_line(const json_t *message)
+{
+    char usual[1024]; /* most messages fit: they are put into words once, not twice */
+    size_t length = json_dumpb(message, usual, sizeof(usual), JSON_COMPACT);
+    char *line = length ? malloc(length + 2) : NULL;
+
+    if (!line)
+        return NULL;
+    if (length <= sizeof(usual)) {
+        memcpy(line, usual, length);
+    } else if (json_dumpb(message, line, length, JSON_COMPACT) != length) {
+        free(line);
+        return NULL;
+    }
+    strcpy(line + length, "\n");
+    return line;
+}
+
+char *jsonrpc_result_line(const json_t *id, const char *result)
+{
+    static const char format[] = "{\"jsonrpc\":\"2.0\",\"id\":%s,\"result\":%s}\n";
+    char number[24], *other = NULL, *line;
+    const char *words = number;
+    size_t size;
+
+    if (json_is_integer(id))
+        snprintf(number, sizeof(number), "%lld", (long long)json_integer_value(id));
+    else if (!(words = other = json_dumps(id, JSON_COMPACT | JSON_ENCODE_ANY)))
+        return NULL;
+    size = sizeof(format) + strlen(words) + strlen(result);
+    line = malloc(size);
+    if (line)
+        snprintf(line, size, format, words, result);
+    free(other);
+    return line;
 }
 
 json_t *jsonrpc_error(json_t *id, int code, const char *message, json_t *data)

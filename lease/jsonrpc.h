@@ -25,7 +25,12 @@ int jsonrpc_parse(const char *line, size_t length, struct jsonrpc_request *ret_r
 
 json_t *jsonrpc_result(json_t *id, json_t *result);                             /* steals result */
 json_t *jsonrpc_error(json_t *id, int code, const char *message, json_t *data); /* steals data, which may be NULL */
-json_t *jsonrpc_notification(const char *method, json_t *params);               /* steals params */
+
+/* Lines with their LF, for the caller to free. NULL: no memory. */
+char *jsonrpc_line(const json_t *message);
+char *jsonrpc_result_line(const json_t *id, const char *result); /* result: JSON */
+
+json_t *jsonrpc_notification(const char *method, json_t *params); /* steals params */
 
 /* "EBUSY" for EBUSY or -EBUSY; "EIO" for what has no name. */
 const char *jsonrpc_errno_name(int error);

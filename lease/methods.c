@@ -478,7 +478,7 @@ static void session_step(struct request *r)
     mail_post(session->service, &m->mail);
 }
 
-static void open_session(struct session *session, const struct jsonrpc_request *rpc)
+static void open_session(struct session *session, struct jsonrpc_request *rpc)
 {
     uint64_t version = 0;
     const char *client = NULL;
@@ -516,7 +516,7 @@ static const struct method {
     {LEASEFS_METHOD_MAP, NULL, take_map_step},
 };
 
-static void dispatch(struct session *session, const struct jsonrpc_request *rpc)
+static void dispatch(struct session *session, struct jsonrpc_request *rpc)
 {
     if (strcmp(rpc->method, LEASEFS_METHOD_SESSION) == 0) {
         open_session(session, rpc);

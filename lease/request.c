@@ -62,7 +62,7 @@ void requests_abandon(struct session *session)
     pthread_mutex_unlock(&session->requests_lock);
 }
 
-void request_start(struct session *session, const struct jsonrpc_request *rpc, void (*step)(struct request *))
+void request_start(struct session *session, struct jsonrpc_request *rpc, void (*step)(struct request *))
 {
     struct refusal refusal = {.error = -EAGAIN, .reason = LEASEFS_REASON_LIMIT, .remedy = "Wait for earlier requests."};
     struct request *request = calloc(1, sizeof(*request));
@@ -75,14 +75,16 @@ void request_start(struct session *session, const struct jsonrpc_request *rpc, v
     request->work.run = run;
     request->waiter.resume = resume;
     request->session = session_ref(session);
-    request->id = json_deep_copy(rpc->id); /* its own: the message is the control thread's */
-    request->params = json_deep_copy(rpc->params);
+    request->message = rpc->message; /* from here on it is another thread's */
+    request->id = rpc->id;
+    request->params = rpc->params;
+    rpc->message = NULL;
     request->step = step;
     service_busy(session->service);
     service_push(session->service, session->service->grants, &request->work);
 }
 
-void request_end(struct request *request, json_t *message)
+static void let_go(struct request *request)
 {
     struct lease_service *service = request->session->service;
 
@@ -90,15 +92,34 @@ void request_end(struct request *request, json_t *message)
     lease_op_end(service->table, &request->waiter);
     if (request->pinned)
         service->config.layout->close(service->config.fs, request->inode);
+}
+
+static void free_request(struct request *request)
+{
+    struct lease_service *service = request->session->service;
+
+    json_decref(request->message);
+    session_unref(request->session);
+    free(request);
+    service_idle(service);
+}
+
+void request_end(struct request *request, json_t *message)
+{
+    let_go(request);
     if (message && request->id)
         session_mail(request->session, message);
     else
         json_decref(message);
-    json_decref(request->id);
-    json_decref(request->params);
-    session_unref(request->session);
-    free(request);
-    service_idle(service);
+    free_request(request);
+}
+
+void request_end_with_text(struct request *request, const char *result)
+{
+    let_go(request);
+    if (request->id)
+        session_mail_line(request->session, jsonrpc_result_line(request->id, result));
+    free_request(request);
 }
 
 void request_result(struct request *request, json_t *result)

@@ -119,8 +119,8 @@ struct request {
     struct work work;
     struct lease_waiter waiter;
     struct session *session;
-    struct request *next, **prev; /* of the session; its requests_lock */
-    json_t *id, *params;
+    struct request *next, **prev;          /* of the session; its requests_lock */
+    json_t *message, *id, *params;         /* the two are the message's */
     void (*step)(struct request *request); /* one of methods.c and grant.c; called again after a park */
     const char *path, *destination;        /* borrowed from params */
     uint64_t inode, offset, length, size, file, lease_id, idle;
@@ -231,15 +231,18 @@ void session_send(struct session *session, json_t *message);                    
 void session_answer(struct session *session, const json_t *id, json_t *message); /* the same; nothing without an id */
 int session_flush(struct session *session); /* control thread: the descriptor takes more. An error ends the session */
 void session_mail(struct session *session, json_t *message);           /* any thread, without locks; steals message */
+void session_mail_line(struct session *session, char *line);           /* the same, with its LF. NULL: no memory */
 struct mail *session_letter(struct session *session, json_t *message); /* steals message. NULL: no memory, as above */
 
 /* methods.c: one line from a client. Control thread. */
 void methods_handle(struct session *session, const char *line, size_t length);
 
 /* request.c */
-void request_start(struct session *session, const struct jsonrpc_request *rpc, void (*step)(struct request *));
-void request_end(struct request *request, json_t *message); /* sends, frees */
-void requests_abandon(struct session *session);             /* none of them waits any longer */
+/* Takes the message from rpc. */
+void request_start(struct session *session, struct jsonrpc_request *rpc, void (*step)(struct request *));
+void request_end(struct request *request, json_t *message);              /* sends, frees */
+void request_end_with_text(struct request *request, const char *result); /* the same: a result, as JSON */
+void requests_abandon(struct session *session);                          /* none of them waits any longer */
 void request_result(struct request *request, json_t *result);
 struct refusal {
     int error; /* negative errno */

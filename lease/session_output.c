@@ -113,28 +113,21 @@ static int insert_output_locked(struct session *session, bool before, const char
     return 0;
 }
 
-/* NULL: no memory. */
-static char *line_of(const json_t *message, size_t *ret_length)
+/* Steals message. NULL: no memory. */
+static char *line_of(json_t *message)
 {
-    size_t length = message ? json_dumpb(message, NULL, 0, JSON_COMPACT) : 0;
-    char *line = length ? malloc(length + 1) : NULL;
+    char *line = message ? jsonrpc_line(message) : NULL;
 
-    if (!line || json_dumpb(message, line, length, JSON_COMPACT) != length) {
-        free(line);
-        return NULL;
-    }
-    line[length] = '\n';
-    *ret_length = length + 1;
+    json_decref(message);
     return line;
 }
 
-void session_send(struct session *session, json_t *message)
+/* Steals the line. NULL: there was no memory for it. */
+static void send_line(struct session *session, char *line)
 {
-    size_t length;
-    char *line = line_of(message, &length);
+    size_t length = line ? strlen(line) : 0;
     int error = -ENOMEM;
 
-    json_decref(message);
     if (session->fd >= 0) {
         if (line) {
             pthread_mutex_lock(&session->output_lock);
@@ -149,6 +142,11 @@ void session_send(struct session *session, json_t *message)
     free(line);
 }
 
+void session_send(struct session *session, json_t *message)
+{
+    send_line(session, line_of(message));
+}
+
 void session_answer(struct session *session, const json_t *id, json_t *message)
 {
     if (id)
@@ -160,8 +158,7 @@ void session_answer(struct session *session, const json_t *id, json_t *message)
 struct message_mail {
     struct mail mail;
     struct session *session;
-    json_t *message;
-    bool rest; /* no message: what is left to be sent */
+    char *line; /* NULL: what is left to be sent */
 };
 
 static void deliver_message(struct mail *mail)
@@ -172,8 +169,8 @@ static void deliver_message(struct mail *mail)
     pthread_mutex_lock(&session->output_lock);
     session->mailed--;
     pthread_mutex_unlock(&session->output_lock);
-    if (!m->rest)
-        session_send(session, m->message);
+    if (m->line)
+        send_line(session, m->line);
     else if (session->fd >= 0 && session_flush(session) < 0)
         shutdown(session->fd, SHUT_RDWR);
     session_unref(session);
@@ -192,19 +189,19 @@ static void hang_up(struct session *session)
         shutdown(fd, SHUT_RDWR);
 }
 
-static struct mail *make_letter(struct session *session, json_t *message, bool rest)
+/* Steals the line. */
+static struct mail *make_letter(struct session *session, char *line)
 {
     struct message_mail *m = calloc(1, sizeof(*m));
 
     if (!m) {
-        json_decref(message);
+        free(line);
         hang_up(session);
         return NULL;
     }
     m->mail.deliver = deliver_message;
     m->session = session_ref(session);
-    m->message = message;
-    m->rest = rest;
+    m->line = line;
     pthread_mutex_lock(&session->output_lock);
     session->mailed++;
     pthread_mutex_unlock(&session->output_lock);
@@ -213,7 +210,11 @@ static struct mail *make_letter(struct session *session, json_t *message, bool r
 
 struct mail *session_letter(struct session *session, json_t *message)
 {
-    return make_letter(session, message, false);
+    char *line = line_of(message);
+
+    if (!line)
+        hang_up(session);
+    return line ? make_letter(session, line) : NULL;
 }
 
 /* The turn to send, if nothing is to be sent before; -1: there is, or the client is gone. */
@@ -255,42 +256,46 @@ static bool end_sending_first(struct session *session)
 }
 
 /* The answer from the thread that has it: one thread less to wake. False: it has to go by mail. */
-static bool send_first(struct session *session, const json_t *message)
+static bool send_first(struct session *session, const char *line)
 {
     int fd = begin_sending_first(session);
+    size_t length = strlen(line);
     struct mail *rest;
-    size_t length;
     ssize_t sent;
-    char *line;
 
     if (fd < 0)
         return false;
-    line = line_of(message, &length);
-    sent = line ? send_plain(fd, line, length) : -ENOMEM;
+    sent = send_plain(fd, line, length);
     if (sent == -EAGAIN)
         sent = 0;
     if (sent >= 0)
         sent = keep_rest(session, line + sent, length - (size_t)sent);
-    if (sent < 0) /* as in session_send() */
+    if (sent < 0) /* as in send_line() */
         shutdown(fd, SHUT_RDWR);
-    free(line);
     if (end_sending_first(session)) {
-        rest = make_letter(session, NULL, true);
+        rest = make_letter(session, NULL);
         if (rest)
             mail_post(session->service, rest);
     }
     return true;
 }
 
-void session_mail(struct session *session, json_t *message)
+void session_mail_line(struct session *session, char *line)
 {
     struct mail *letter;
 
-    if (send_first(session, message)) {
-        json_decref(message);
-        return;
+    if (!line) {
+        hang_up(session);
+    } else if (send_first(session, line)) {
+        free(line);
+    } else {
+        letter = make_letter(session, line);
+        if (letter)
+            mail_post(session->service, letter);
     }
-    letter = session_letter(session, message);
-    if (letter)
-        mail_post(session->service, letter);
+}
+
+void session_mail(struct session *session, json_t *message)
+{
+    session_mail_line(session, line_of(message));
 }

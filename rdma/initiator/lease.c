@@ -106,30 +106,42 @@ static void on_granted(struct rpc_call *call)
         session_wake(session);
 }
 
-static json_t *lease_params(const struct leasefs_lease *lease, const char *path)
+/* With its quotes; NULL: no text in UTF-8, or no memory. */
+static char *escape(const char *path)
+{
+    json_t *string = json_string(path);
+    char *escaped = string ? json_dumps(string, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
+
+    json_decref(string);
+    return escaped;
+}
+
+/* As JSON, for the caller to free; NULL: the path is no text in UTF-8, or no memory. Written by hand: whoever asks for
+ * a lease waits for this, too. */
+static char *lease_params(const struct leasefs_lease *lease, const char *path)
 {
     static const char *const policies[] = {
         [LEASEFS_POLICY_RECALL] = "recall", [LEASEFS_POLICY_BUSY] = "busy", [LEASEFS_POLICY_ORPHAN] = "orphan"};
     const struct leasefs_lease_options *options = &lease->options;
-    json_t *params = json_pack("{s:s, s:I, s:I, s:b, s:b}", "mode", options->mode == LEASEFS_WRITE ? "write" : "read",
-                               "offset", (json_int_t)options->offset, "length", (json_int_t)options->length, "prepare",
-                               options->prepare, "wait", !options->try_only);
+    char idle[48] = "", policy[48] = "", file[48] = "", *escaped = NULL, *params = NULL;
 
-    if (!params)
+    if (lease->kept)
+        snprintf(idle, sizeof(idle), ",\"idle\":%llu", (unsigned long long)lease->kept->layout.lease_id);
+    if (options->policy)
+        snprintf(policy, sizeof(policy), ",\"policy\":\"%s\"", policies[options->policy]);
+    if (path)
+        escaped = escape(path);
+    else
+        snprintf(file, sizeof(file), ",\"file\":%llu", (unsigned long long)lease->file);
+    if (path && !escaped)
         return NULL;
-    if (lease->kept && json_object_set_new(params, "idle", json_integer((json_int_t)lease->kept->layout.lease_id))) {
-        json_decref(params);
-        return NULL;
-    }
-    if (options->policy && json_object_set_new(params, "policy", json_string(policies[options->policy]))) {
-        json_decref(params);
-        return NULL;
-    }
-    if (path ? json_object_set_new(params, "path", json_string(path))
-             : json_object_set_new(params, "file", json_integer((json_int_t)lease->file))) {
-        json_decref(params);
-        return NULL;
-    }
+    if (asprintf(&params, "{\"mode\":\"%s\",\"offset\":%llu,\"length\":%llu,\"prepare\":%s,\"wait\":%s%s%s%s%s%s}",
+                 options->mode == LEASEFS_WRITE ? "write" : "read", (unsigned long long)options->offset,
+                 (unsigned long long)options->length, options->prepare ? "true" : "false",
+                 options->try_only ? "false" : "true", idle, policy, file, path ? ",\"path\":" : "",
+                 path ? escaped : "") < 0)
+        params = NULL;
+    free(escaped);
     return params;
 }
 
@@ -137,7 +149,7 @@ static json_t *lease_params(const struct leasefs_lease *lease, const char *path)
 static int acquire(struct leasefs_lease *lease, const char *path, struct leasefs_lease **ret_lease)
 {
     struct leasefs_session *session = lease->session;
-    json_t *params = lease_params(lease, path);
+    char *params = lease_params(lease, path);
     bool taken_up;
     int status;
 
@@ -149,7 +161,8 @@ static int acquire(struct leasefs_lease *lease, const char *path, struct leasefs
     lease->open_call.arg = lease;
     lease->open_call.anywhere = true;
     lease->pins = 1;
-    status = rpc_start(session->rpc, LEASEFS_METHOD_LEASE, params, &lease->open_call);
+    status = rpc_start_text(session->rpc, LEASEFS_METHOD_LEASE, params, &lease->open_call);
+    free(params);
     if (status)
         goto undo_lease;
     rpc_read_along(session->rpc, &lease->open_call);

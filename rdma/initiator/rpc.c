@@ -183,21 +183,34 @@ static struct rpc_call *delist(struct rpc *rpc, int64_t id, bool by_caller)
     return call;
 }
 
-/* Steals params. The line ends with LF. */
-static char *format_request(int64_t id, const char *method, json_t *params)
+/* What a request is made of. */
+struct request {
+    const char *method;
+    json_t *params;   /* or NULL */
+    const char *text; /* the same as JSON, in place of `params`, and then the method has no character to be escaped */
+};
+
+/* The line ends with LF. */
+static char *format_request(int64_t id, const struct request *request)
 {
-    json_t *request =
-        json_pack("{s:s, s:I, s:s, s:o*}", "jsonrpc", "2.0", "id", (json_int_t)id, "method", method, "params", params);
     char *line = NULL;
+    json_t *message;
     size_t length;
 
-    if (!request)
+    if (request->text)
+        return asprintf(&line, "{\"jsonrpc\":\"2.0\",\"id\":%lld,\"method\":\"%s\",\"params\":%s}\n", (long long)id,
+                        request->method, request->text) < 0
+                   ? NULL
+                   : line;
+    message = json_pack("{s:s, s:I, s:s, s:O*}", "jsonrpc", "2.0", "id", (json_int_t)id, "method", request->method,
+                        "params", request->params);
+    if (!message)
         return NULL;
-    length = json_dumpb(request, NULL, 0, JSON_COMPACT);
+    length = json_dumpb(message, NULL, 0, JSON_COMPACT);
     line = malloc(length + 2);
-    if (line && json_dumpb(request, line, length, JSON_COMPACT) == length)
+    if (line && json_dumpb(message, line, length, JSON_COMPACT) == length)
         strcpy(line + length, "\n");
-    json_decref(request);
+    json_decref(message);
     return line;
 }
 
@@ -208,8 +221,9 @@ static int lost(struct rpc *rpc)
                      channel_name(rpc->channel));
 }
 
-int rpc_start(struct rpc *rpc, const char *method, json_t *params, struct rpc_call *call)
+static int start(struct rpc *rpc, const struct request *request, struct rpc_call *call)
 {
+    const char *method = request->method;
     int64_t id;
     int status;
     char *line;
@@ -220,11 +234,9 @@ int rpc_start(struct rpc *rpc, const char *method, json_t *params, struct rpc_ca
     call->done = false;
     call->sent_at_ns = clock_now_ns();
     status = enlist(rpc, call, &id);
-    if (status) {
-        json_decref(params);
+    if (status)
         return lost(rpc);
-    }
-    line = format_request(id, method, params);
+    line = format_request(id, request);
     if (!line)
         status = error_set(-EINVAL, "%s: the parameters are no text in UTF-8, or memory is short", method);
     else if (strlen(line) > LEASEFS_MAX_MESSAGE)
@@ -237,6 +249,22 @@ int rpc_start(struct rpc *rpc, const char *method, json_t *params, struct rpc_ca
     if (status && !delist(rpc, id, false))
         status = 0;
     return status;
+}
+
+int rpc_start(struct rpc *rpc, const char *method, json_t *params, struct rpc_call *call)
+{
+    const struct request request = {.method = method, .params = params};
+    int status = start(rpc, &request, call);
+
+    json_decref(params);
+    return status;
+}
+
+int rpc_start_text(struct rpc *rpc, const char *method, const char *params, struct rpc_call *call)
+{
+    const struct request request = {.method = method, .text = params};
+
+    return start(rpc, &request, call);
 }
 
 /* The call was delisted, so this is its only end. Steals result and error. */

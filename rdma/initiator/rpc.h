@@ -64,6 +64,9 @@ void rpc_drive(struct rpc *rpc, void (*drive)(void *arg), void *arg);
 /* Sends. Steals `params` (NULL: none), also on failure. On failure complete() is not called. */
 int rpc_start(struct rpc *rpc, const char *method, json_t *params, struct rpc_call *call);
 
+/* The same with `params` as JSON, for a method of the library's own. */
+int rpc_start_text(struct rpc *rpc, const char *method, const char *params, struct rpc_call *call);
+
 /* Before waiting for complete(), by whoever keeps the call: reads until it has ended, if nobody else reads. It may not
  * have ended yet. */
 void rpc_read_along(struct rpc *rpc, const struct rpc_call *call);

@@ -61,6 +61,7 @@ struct server {
     unsigned return_sequence;
     unsigned parts;
     json_t *part;        /* the parameters of the last return of a part */
+    json_t *asked;       /* the parameters of the last lease */
     json_t *late_params; /* of a lease that waits */
     json_int_t late_id;
 };
@@ -145,6 +146,10 @@ static inline void answer(struct server *server, json_t *request)
     if (!strcmp(method, "session")) {
         reply(server, id, "result", json_pack("{s:i, s:i}", "session", 1, "block_size", 4096), NULL);
     } else if (!strcmp(method, "lease")) {
+        pthread_mutex_lock(&server->lock);
+        json_decref(server->asked);
+        server->asked = json_deep_copy(params);
+        pthread_mutex_unlock(&server->lock);
         count(server, &server->leases);
         if (server->behaviour.meanwhile) {
             server->late_id = id;
@@ -230,6 +235,7 @@ static inline void stop_server(struct server *server)
     close(server->listener);
     unlink(server->path);
     json_decref(server->part);
+    json_decref(server->asked);
     free(server);
 }
 

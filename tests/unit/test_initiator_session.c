@@ -4,6 +4,46 @@
 
 #include "initiator_fixture.h"
 
+/* A request for a lease is written by hand. */
+static void a_lease_is_asked_for_as_the_caller_says(void **state)
+{
+    static const char path[] = "/a \"quoted\" \\ back\nslash\t\x01 \xc3\xa4";
+    const struct leasefs_lease_options all = {.mode = LEASEFS_WRITE,
+                                              .no_rdma = true,
+                                              .offset = 4096,
+                                              .length = INT64_MAX - 4096,
+                                              .prepare = true,
+                                              .try_only = true,
+                                              .policy = LEASEFS_POLICY_ORPHAN},
+                                       none = {.mode = LEASEFS_READ, .no_rdma = true};
+    struct server *server = start_server();
+    struct leasefs_session *session = open_session(server);
+    struct leasefs_lease *lease;
+    json_t *expected;
+
+    (void)state;
+    assert_int_equal(leasefs_lease_open(session, path, &all, &lease), 0);
+    expected =
+        json_pack("{s:s, s:s, s:I, s:I, s:b, s:b, s:s}", "path", path, "mode", "write", "offset", (json_int_t)4096,
+                  "length", (json_int_t)INT64_MAX - 4096, "prepare", 1, "wait", 0, "policy", "orphan");
+    pthread_mutex_lock(&server->lock);
+    assert_true(json_equal(server->asked, expected));
+    pthread_mutex_unlock(&server->lock);
+    json_decref(expected);
+    leasefs_lease_return(lease);
+    assert_int_equal(leasefs_lease_open(session, "/file", &none, &lease), 0);
+    expected = json_pack("{s:s, s:s, s:i, s:i, s:b, s:b}", "path", "/file", "mode", "read", "offset", 0, "length", 0,
+                         "prepare", 0, "wait", 1);
+    pthread_mutex_lock(&server->lock);
+    assert_true(json_equal(server->asked, expected));
+    pthread_mutex_unlock(&server->lock);
+    json_decref(expected);
+    leasefs_lease_return(lease);
+    assert_int_equal(leasefs_lease_open(session, "/\xff", &none, &lease), -EINVAL); /* no UTF-8 */
+    leasefs_session_close(session);
+    stop_server(server);
+}
+
 static void a_grant_tells_the_layout(void **state)
 {
     struct server *server = start_server();
@@ -241,6 +281,7 @@ static void nobody_at_the_socket_is_said_with_what_to_do(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_lease_is_asked_for_as_the_caller_says),
         cmocka_unit_test(a_grant_tells_the_layout),
         cmocka_unit_test(a_refusal_says_what_where_and_what_to_do),
         cmocka_unit_test(who_waits_longest_reads_for_the_others),

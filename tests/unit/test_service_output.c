@@ -41,6 +41,34 @@ static void cut_the_answer(struct world *w, uint64_t first_byte)
     cut_send.then = wait_half_way;
 }
 
+/* Lease answers are written by hand: any id must come back as it was. */
+static void an_answer_bears_the_id_of_its_request(void **state)
+{
+    static const char *const ids[] = {"7", "-9007199254740993", "\"\"", "\"a\\\"b\\\\\\n\\u00e4\"", "null"};
+    struct client client;
+    char line[256];
+
+    (void)state;
+    client_open(&client);
+    for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++) {
+        json_t *id = json_loads(ids[i], JSON_DECODE_ANY, NULL), *answer;
+
+        snprintf(
+            line, sizeof(line),
+            "{\"jsonrpc\":\"2.0\",\"id\":%s,\"method\":\"lease\",\"params\":{\"path\":\"/a\",\"mode\":\"read\"}}\n",
+            ids[i]);
+        client_say(&client, line);
+        answer = client_hear(&client);
+        assert_true(json_equal(json_object_get(answer, "id"), id));
+        assert_string_equal(json_string_value(json_object_get(answer, "jsonrpc")), "2.0");
+        assert_int_equal(json_integer_value(member(answer, "result", "length")), FILE_BLOCKS * BLOCK);
+        assert_string_equal(json_string_value(member(answer, "result", "mode")), "read");
+        json_decref(answer);
+        json_decref(id);
+    }
+    client_hang_up(&client);
+}
+
 /* The control thread answers other requests while a worker is half way through its answer. */
 static void the_rest_of_a_half_sent_answer_goes_before_what_others_say(void **state)
 {
@@ -171,6 +199,7 @@ static void who_loses_an_answer_behind_another_for_want_of_memory_is_hung_up_on(
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(an_answer_bears_the_id_of_its_request, setup, teardown),
         cmocka_unit_test_setup_teardown(the_rest_of_a_half_sent_answer_goes_before_what_others_say, setup, teardown),
         cmocka_unit_test_setup_teardown(who_gets_no_answer_for_want_of_memory_is_hung_up_on, setup, teardown),
         cmocka_unit_test_setup_teardown(who_gets_half_an_answer_for_want_of_memory_is_hung_up_on, setup, teardown),
