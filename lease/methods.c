@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "lease/service_private.h"
@@ -365,18 +366,33 @@ static bool may_revoke(const struct session *session, const struct lease_info *l
     return session->who.uid == 0 || session->who.uid == geteuid();
 }
 
-/* The gate comes first: to send an answer, and to wake who waits for it, takes longer than to close it. */
-static void answer_by_mail(struct session *session, const json_t *id, json_t *message)
-{
-    struct mail *letter;
+/* The gate comes first: to make an answer, send it and wake who waits for it takes longer than to close it. */
+struct revoked_mail {
+    struct mail mail;
+    struct session *session;
+    json_t *id;
+    uint64_t lease_id;
+};
 
-    if (!id) {
-        json_decref(message);
-        return;
-    }
-    letter = session_letter(session, message);
-    if (letter)
-        mail_post(session->service, letter);
+static void deliver_revoked(struct mail *mail)
+{
+    struct revoked_mail *m = container(mail, struct revoked_mail, mail);
+
+    session_answer(m->session, m->id, jsonrpc_result(m->id, json_pack("{s:I}", "lease", (json_int_t)m->lease_id)));
+    json_decref(m->id);
+    session_unref(m->session);
+    free(m);
+}
+
+static int answer_later(struct session *session, json_t *id, uint64_t lease_id)
+{
+    struct revoked_mail *m = id ? calloc(1, sizeof(*m)) : NULL;
+
+    if (!m)
+        return id ? -ENOMEM : 0;
+    *m = (struct revoked_mail){{deliver_revoked, NULL}, session_ref(session), json_incref(id), lease_id};
+    mail_post(session->service, &m->mail);
+    return 0;
 }
 
 static void revoke_lease(struct session *session, const struct jsonrpc_request *rpc)
@@ -401,10 +417,10 @@ static void revoke_lease(struct session *session, const struct jsonrpc_request *
     }
     if (!refusal.error)
         refusal.error = lease_revoke(service->table, id, service_now_ns());
-    answer_by_mail(session, rpc->id,
-                   refusal.error && refusal.error != -EALREADY
-                       ? refusal_message(rpc->id, &refusal, "no such lease")
-                       : jsonrpc_result(rpc->id, json_pack("{s:I}", "lease", (json_int_t)id)));
+    if (refusal.error && refusal.error != -EALREADY)
+        session_answer(session, rpc->id, refusal_message(rpc->id, &refusal, "no such lease"));
+    else if (answer_later(session, rpc->id, id))
+        shutdown(session->fd, SHUT_RDWR); /* as where no memory is left for an answer */
 }
 
 static void connect_fabric(struct session *session, const struct jsonrpc_request *rpc)
