@@ -30,8 +30,29 @@ void file_data_free(struct file_data *data)
         return;
     for (uint64_t at = 0; extent_map_at(&data->map, at, &e); at = extent_end(&e))
         pool_put_file(data->pool, e.start, e.count);
+    space_account_give(data->account, data->map.blocks);
     extent_map_clear(&data->map);
     free(data);
+}
+
+int file_data_charge(struct file_data *data, struct space_account *account)
+{
+    if (account == data->account)
+        return 0;
+    if (!space_account_take(account, data->map.blocks))
+        return -EDQUOT;
+    space_account_give(data->account, data->map.blocks);
+    data->account = account;
+    return 0;
+}
+
+int file_data_charge_instead(struct file_data *data, struct file_data *old)
+{
+    if (!space_account_exchange(old->account, data->map.blocks, old->map.blocks))
+        return -EDQUOT;
+    data->account = old->account;
+    old->account = NULL;
+    return 0;
 }
 
 uint64_t file_data_size(const struct file_data *data)
@@ -58,6 +79,19 @@ struct piece piece_at(const struct file_data *data, uint64_t block, uint64_t max
     skip = block - e.block;
     return (struct piece){e.unwritten ? PIECE_UNWRITTEN : PIECE_WRITTEN, smaller(max, e.count - skip),
                           block_plus(e.start, skip)};
+}
+
+uint64_t data_holes(const struct file_data *data, uint64_t block, uint64_t count)
+{
+    uint64_t holes = 0, end = block + count;
+
+    while (block < end) {
+        struct piece piece = piece_at(data, block, end - block);
+
+        holes += piece.kind == PIECE_HOLE ? piece.count : 0;
+        block += piece.count;
+    }
+    return holes;
 }
 
 uint64_t piece_alike(const struct file_data *data, const struct piece *piece, bool *ret_exclusive)
@@ -115,12 +149,15 @@ void data_replace(struct file_data *data, uint64_t block, struct pool_block star
 
 int data_drop(struct file_data *data, uint64_t block, uint64_t count)
 {
+    uint64_t before = data->map.blocks;
+
     if (count == 0)
         return 0;
     if (extent_map_reserve(&data->map, 1))
         return -ENOMEM;
     put_range(data, block, count);
     extent_map_remove(&data->map, block, count);
+    space_account_give(data->account, before - data->map.blocks);
     return 0;
 }
 
@@ -231,6 +268,11 @@ static int64_t store_piece(struct file_data *data, uint64_t offset, const uint8_
     }
     if (extent_map_reserve(&data->map, 1))
         return -ENOMEM;
+    if (piece.kind == PIECE_HOLE) {
+        run = space_account_take_some(data->account, run);
+        if (!run)
+            return -EDQUOT;
+    }
     if (piece.kind == PIECE_UNWRITTEN) {
         fill_new(data, piece.start, block, run, NULL, offset, bytes, length);
         extent_map_remove(&data->map, block, run);
@@ -238,6 +280,8 @@ static int64_t store_piece(struct file_data *data, uint64_t offset, const uint8_
         return (int64_t)length;
     }
     error = data_alloc(data, block, run, 1, &start, &got);
+    if (piece.kind == PIECE_HOLE)
+        space_account_give(data->account, error ? run : run - got);
     if (error)
         return error;
     length = smaller(length, ((block + got) << POOL_BLOCK_SHIFT) - offset);

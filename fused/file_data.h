@@ -14,7 +14,8 @@
  *   - an unwritten block reads as zeros and is zeroed outside the written part when it becomes written;
  *   - bytes between the size and the end of its block are zero in every written block that is not held, and zero before
  *     they become part of the file;
- *   - on failure (-ENOSPC, -ENOMEM) contents and size are as before, unless a short count says otherwise.
+ *   - each block that is mapped has been taken from the file's account; -EDQUOT where that has none left;
+ *   - on failure (-ENOSPC, -EDQUOT, -ENOMEM) contents and size are as before, unless a short count says otherwise.
  */
 
 #include <stdbool.h>
@@ -23,12 +24,20 @@
 #include <sys/uio.h>
 
 #include "fused/pool.h"
+#include "fused/space_account.h"
 #include "lease/layout_ops.h"
 
 struct file_data;
 
-int file_data_new(struct pool *pool, struct file_data **ret_data);
-void file_data_free(struct file_data *data); /* drops the blocks; NULL is allowed */
+int file_data_new(struct pool *pool, struct file_data **ret_data); /* its blocks are in no account */
+void file_data_free(struct file_data *data);                       /* drops the blocks; NULL is allowed */
+
+/* From now on this account pays for the blocks, those that are there included. -EDQUOT: nothing changed. */
+int file_data_charge(struct file_data *data, struct space_account *account);
+
+/* New data (in no account) are paid for in place of old ones, whose account they take over. -EDQUOT: nothing changed.
+ */
+int file_data_charge_instead(struct file_data *data, struct file_data *old);
 
 uint64_t file_data_size(const struct file_data *data);   /* bytes */
 uint64_t file_data_blocks(const struct file_data *data); /* allocated pool blocks, for st_blocks */
@@ -38,7 +47,7 @@ uint64_t file_data_blocks(const struct file_data *data); /* allocated pool block
 void file_data_read(const struct file_data *data, uint64_t offset, size_t length, struct iovec *iov, int max_iov,
                     int *ret_iov, size_t *ret_bytes);
 
-/* Returns bytes written (short when space ran out after some), or -ENOSPC, -EFBIG. Extends the size. */
+/* Returns bytes written (short when space ran out after some), or -ENOSPC, -EDQUOT, -EFBIG. Extends the size. */
 int64_t file_data_write(struct file_data *data, uint64_t offset, const void *bytes, size_t length);
 
 /* A write that needs no change of the map: every block exists, is written, exclusive and unheld, and the range ends

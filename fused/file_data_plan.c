@@ -60,11 +60,16 @@ int data_plan(struct file_data *data, struct blocks b, enum plan_use use, struct
     uint64_t need = 0, skip;
     int error = 0;
 
+    /* Copies take the place of what is there. */
+    plan.charged = data_holes(data, b.first, b.end - b.first);
+
     /* A range that cannot fit is refused before it takes everybody's space for a moment. */
     for (uint64_t at = b.first; at < b.end; at += skip)
         need += blocks_to_plan(data, b, at, use, &skip);
     if (need > pool_free_blocks(data->pool))
         return -ENOSPC;
+    if (!space_account_take(data->account, plan.charged))
+        return -EDQUOT;
     for (uint64_t at = b.first; at < b.end && !error;) {
         uint64_t want = blocks_to_plan(data, b, at, use, &skip);
 
@@ -81,6 +86,7 @@ int data_plan(struct file_data *data, struct blocks b, enum plan_use use, struct
     while (plan.n--)
         pool_put_file(data->pool, plan.runs[plan.n].start, plan.runs[plan.n].count);
     free(plan.runs);
+    space_account_give(data->account, plan.charged);
     return error;
 }
 

@@ -12,6 +12,7 @@
 
 struct file_data {
     struct pool *pool;
+    struct space_account *account; /* who pays for map.blocks */
     struct extent_map map;
     uint64_t size;
 };
@@ -51,11 +52,15 @@ static inline struct pool_block block_plus(struct pool_block block, uint64_t cou
     return (struct pool_block){block.segment, block.index + (uint32_t)count};
 }
 
+/* How many blocks of a range are holes: what mapping it whole takes of the account. */
+uint64_t data_holes(const struct file_data *data, uint64_t block, uint64_t count);
+
 /* A run of at most `want` and at least `min` new blocks for `block`, not yet mapped. */
 int data_alloc(struct file_data *data, uint64_t block, uint64_t want, uint32_t min, struct pool_block *ret_start,
                uint32_t *ret_count);
 
-/* Maps a new run in place of what was there, whose references are given back. Reserved before. */
+/* Maps a new run in place of what was there, whose references are given back. Reserved before; for holes in it the
+ * account has been charged. */
 void data_replace(struct file_data *data, uint64_t block, struct pool_block start, uint32_t count, bool unwritten);
 
 /* Unmaps whole blocks. -ENOMEM: nothing changed. */
@@ -82,6 +87,7 @@ struct data_plan {
         uint32_t count;
     } * runs;
     size_t n, room;
+    uint64_t charged; /* blocks, to the account */
 };
 int data_plan(struct file_data *data, struct blocks b, enum plan_use use, struct data_plan *ret_plan);
 void data_plan_map(struct file_data *data, struct data_plan *plan, enum plan_use use);

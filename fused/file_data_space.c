@@ -203,7 +203,7 @@ int file_data_insert(struct file_data *data, uint64_t offset, uint64_t length)
 static int64_t share_blocks(const struct file_data *src, struct file_data *dst, const struct piece *piece,
                             uint64_t dst_block)
 {
-    uint64_t count = 0;
+    uint64_t count = 0, holes;
     int error;
 
     while (count < piece->count && count < UINT32_MAX && !wanted_held(src, block_plus(piece->start, count), NULL))
@@ -212,9 +212,14 @@ static int64_t share_blocks(const struct file_data *src, struct file_data *dst, 
         return 0;
     if (extent_map_reserve(&dst->map, 1))
         return -ENOMEM;
+    holes = data_holes(dst, dst_block, count);
+    if (!space_account_take(dst->account, holes))
+        return -EDQUOT;
     error = pool_get_file(dst->pool, piece->start, (uint32_t)count);
-    if (error)
-        return 0; /* a count is full */
+    if (error) { /* a count is full */
+        space_account_give(dst->account, holes);
+        return 0;
+    }
     data_replace(dst, dst_block, piece->start, (uint32_t)count, false);
     return (int64_t)count;
 }

@@ -90,11 +90,17 @@ size_t fs_free(struct fs *fs)
         return 0;
     fs->leases = NULL; /* it may be gone, and nobody waits any more */
     leftover = shards_destroy(fs);
+    space_accounts_free(fs->accounts);
     space_destroy(&fs->space);
     pthread_rwlock_destroy(&fs->rename_lock);
     free(fs->control_path);
     free(fs);
     return leftover;
+}
+
+int fs_set_user_limits(struct fs *fs, uint64_t bytes, uint64_t files)
+{
+    return bytes || files ? space_accounts_new(bytes >> POOL_BLOCK_SHIFT, files, &fs->accounts) : 0;
 }
 
 void fs_set_noatime(struct fs *fs)

@@ -64,7 +64,11 @@ int fs_new(struct pool *pool, struct fs_cred owner, bool read_only, struct fs **
 size_t fs_free(struct fs *fs);
 
 bool fs_read_only(const struct fs *fs);
-void fs_set_noatime(struct fs *fs);    /* before the first request: access times stay */
+void fs_set_noatime(struct fs *fs); /* before the first request: access times stay */
+
+/* Before the first request: what the files of one user (but root) may take, in blocks as st_blocks counts them, and how
+ * many there may be; 0: no limit. More is -EDQUOT. -ENOMEM. */
+int fs_set_user_limits(struct fs *fs, uint64_t bytes, uint64_t files);
 void fs_set_sizes_kept(struct fs *fs); /* the same: the kernel takes no notice of sizes that it did not set */
 void fs_set_lease_table(struct fs *fs, struct lease_table *table); /* before the first request; NULL: no leases */
 int fs_set_control_path(struct fs *fs, const char *path);          /* for user.leasefs.control */

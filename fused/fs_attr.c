@@ -217,8 +217,6 @@ static int set_size(struct fs *fs, struct fs_inode *inode, const struct stat *at
 static void set_owner_and_mode(struct fs_inode *inode, const struct stat *attr, unsigned what)
 {
     if (what & (FS_SET_UID | FS_SET_GID)) {
-        if (what & FS_SET_UID)
-            inode->uid = attr->st_uid;
         if (what & FS_SET_GID)
             inode->gid = attr->st_gid;
         inode_kill_priv(inode, true);
@@ -277,6 +275,8 @@ int fs_setattr(struct fs *fs, uint64_t ino, const struct stat *attr, unsigned wh
         err = check_kept(inode, what);
         if (!err && (what & FS_SET_SIZE))
             err = set_size(fs, inode, attr, waiter);
+        if (!err && (what & FS_SET_UID))
+            err = inode_set_owner(fs, inode, attr->st_uid);
         if (!err) {
             if (what & FS_SET_KILL_PRIV)
                 inode_kill_priv(inode, true);

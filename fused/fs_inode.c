@@ -113,17 +113,25 @@ static void inode_free(struct fs *fs, struct fs_inode *inode)
 {
     space_on_nameless(fs, inode, false);
     inode_free_contents(fs, inode);
+    space_account_give_file(inode->account);
     pthread_mutex_destroy(&inode->attr_lock);
     pthread_rwlock_destroy(&inode->lock);
     free(inode);
     atomic_fetch_sub(&fs->n_inodes, 1);
 }
 
+static int file_new(struct fs *fs, struct fs_inode *inode)
+{
+    int err = file_data_new(fs->pool, &inode->data);
+
+    return err ? err : file_data_charge(inode->data, inode->account); /* it has no blocks yet */
+}
+
 static int inode_init_contents(struct fs *fs, struct fs_inode *inode)
 {
     switch (inode->type) {
     case S_IFREG:
-        return file_data_new(fs->pool, &inode->data);
+        return file_new(fs, inode);
     case S_IFDIR:
         return dir_new(&inode->dir);
     default:
@@ -141,6 +149,43 @@ static bool take_count(struct fs *fs)
             return false;
     } while (!atomic_compare_exchange_weak(&fs->n_inodes, &n, n + 1));
     return true;
+}
+
+bool inode_room(struct fs *fs, uid_t uid)
+{
+    struct space_account *account;
+
+    return atomic_load(&fs->n_inodes) < fs->max_inodes && !space_account_of(fs->accounts, uid, &account) &&
+           space_account_has_file(account);
+}
+
+static int join_account(struct fs *fs, struct fs_inode *inode)
+{
+    int err = space_account_of(fs->accounts, inode->uid, &inode->account);
+
+    if (!err && !space_account_take_file(inode->account))
+        err = -EDQUOT;
+    return err;
+}
+
+int inode_set_owner(struct fs *fs, struct fs_inode *inode, uid_t uid)
+{
+    struct space_account *account;
+    int err = space_account_of(fs->accounts, uid, &account);
+
+    if (err)
+        return err;
+    if (account != inode->account) {
+        if (!space_account_take_file(account))
+            return -EDQUOT;
+        err = inode->type == S_IFREG ? file_data_charge(inode->data, account) : 0;
+        space_account_give_file(err ? account : inode->account);
+        if (err)
+            return err;
+        inode->account = account;
+    }
+    inode->uid = uid;
+    return 0;
 }
 
 int inode_new(struct fs *fs, mode_t mode, struct fs_cred cred, struct fs_inode **ret_inode)
@@ -163,9 +208,12 @@ int inode_new(struct fs *fs, mode_t mode, struct fs_cred cred, struct fs_inode *
     inode->data_version = 1;
     atomic_init(&inode->references, 1);
     LIST_INIT(&inode->names);
-    err = rwlock_init(&inode->lock);
+    err = join_account(fs, inode);
     if (err)
         goto undo_alloc;
+    err = rwlock_init(&inode->lock);
+    if (err)
+        goto undo_account;
     err = inode_init_contents(fs, inode);
     if (err)
         goto undo_lock;
@@ -178,6 +226,8 @@ int inode_new(struct fs *fs, mode_t mode, struct fs_cred cred, struct fs_inode *
 
 undo_lock:
     pthread_rwlock_destroy(&inode->lock);
+undo_account:
+    space_account_give_file(inode->account);
 undo_alloc:
     free(inode);
 undo_count:

@@ -79,7 +79,7 @@ int inode_new_in(struct fs *fs, struct fs_inode *dir, mode_t mode, struct fs_cre
     struct fs_inode *inode = NULL;
     int err;
 
-    if (atomic_load(&fs->n_inodes) >= fs->max_inodes)
+    if (!inode_room(fs, cred.uid))
         space_settle(fs);
     inode_lock_shared(dir);
     if (dir->mode & S_ISGID) {

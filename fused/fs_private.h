@@ -70,7 +70,8 @@ struct fs_inode {
     uid_t uid;
     gid_t gid;
     dev_t rdev;
-    uint32_t flags; /* FS_IMMUTABLE_FL and so on */
+    struct space_account *account; /* of uid; the data's, too */
+    uint32_t flags;                /* FS_IMMUTABLE_FL and so on */
     uint32_t nlink;
     bool linkable;                  /* nlink is 0 because it never had a name, so it may be given one */
     bool nameless;                  /* a file that goes with its last user: see space_on_nameless() */
@@ -130,6 +131,7 @@ struct fs {
     size_t max_inodes;
     atomic_uint_fast64_t quarantined_bytes;
     struct fs_space space;
+    struct space_accounts *accounts; /* NULL: users have no limits */
     struct fs_shard shards[FS_SHARDS];
     struct fs_inode *root; /* referenced */
 };
@@ -147,10 +149,13 @@ static inline bool inode_kept(const struct fs_inode *inode)
 
 /* ---- fs_inode.c ---- */
 
-/* A new inode with one reference, no name and no lookup; not yet found by inode_get(). -ENOSPC: too many. */
+/* A new inode with one reference, no name and no lookup; not yet found by inode_get(). -ENOSPC: too many; -EDQUOT: too
+ * many of this user. */
+bool inode_room(struct fs *fs, uid_t uid); /* could this user make one more now? */
 int inode_new(struct fs *fs, mode_t mode, struct fs_cred cred, struct fs_inode **ret_inode);
-void inode_publish(struct fs *fs, struct fs_inode *inode); /* from here on inode_get() finds it */
-struct fs_inode *inode_get(struct fs *fs, uint64_t ino);   /* NULL: none. One more reference */
+int inode_set_owner(struct fs *fs, struct fs_inode *inode, uid_t uid); /* locked. -EDQUOT, -ENOMEM: nothing changed */
+void inode_publish(struct fs *fs, struct fs_inode *inode);             /* from here on inode_get() finds it */
+struct fs_inode *inode_get(struct fs *fs, uint64_t ino);               /* NULL: none. One more reference */
 int inode_get_type(struct fs *fs, uint64_t ino, mode_t type, struct fs_inode **ret_inode);
 void inode_ref(struct fs_inode *inode);
 void inode_put(struct fs *fs, struct fs_inode *inode); /* NULL is allowed */

@@ -125,17 +125,23 @@ static uint64_t expect_ns(struct fs_space *space, uint64_t changes)
 static bool wait_for_some(struct fs *fs, struct space_mark *mark, struct lease_waiter *waiter, int64_t *result)
 {
     uint64_t tried = mark->comes, changes = atomic_load(&fs->space.changes), now_ns = fs_monotonic_ns();
+    int waited;
 
     if (!fs->leases)
         return false;
     mark->comes = lease_space_mark(fs->leases);
-    *result = lease_space_wait(fs->leases, tried, expect_ns(&fs->space, changes), now_ns, waiter);
-    if (*result == -ENOSPC && waiter && waiter->space_expected_until_ns)
-        atomic_store(&fs->space.in_vain, changes);
-    return *result == 0;
+    waited = lease_space_wait(fs->leases, tried, expect_ns(&fs->space, changes), now_ns, waiter);
+    if (waited == -ENOSPC) {
+        if (waiter && waiter->space_expected_until_ns)
+            atomic_store(&fs->space.in_vain, changes);
+        return false; /* and the result stays */
+    }
+    *result = waited;
+    return waited == 0;
 }
 
 bool space_again(struct fs *fs, struct space_mark *mark, struct lease_waiter *waiter, int64_t *result)
 {
-    return *result == -ENOSPC && (space_came(fs, mark) || wait_for_some(fs, mark, waiter, result));
+    return (*result == -ENOSPC || *result == -EDQUOT) &&
+           (space_came(fs, mark) || wait_for_some(fs, mark, waiter, result));
 }

@@ -24,8 +24,8 @@
  *         result = operation();
  *     while (space_again(fs, &mark, waiter, &result));
  *
- * Instead of -ENOSPC the result may be -EINPROGRESS (parked), and is -ENOSPC when nothing is on its way. No lock is
- * held, but by the operation. */
+ * Instead of -ENOSPC or -EDQUOT the result may be -EINPROGRESS (parked), and stays when nothing is on its way. No lock
+ * is held, but by the operation. */
 struct space_mark {
     uint64_t comes, given;
     unsigned tries;

@@ -86,6 +86,11 @@ static int clone_locked(struct fs *fs, struct fs_inode *src, struct fs_inode *ds
             return done < 0 ? (int)done : -ENOSPC;
         }
     }
+    err = file_data_charge_instead(data, dst->data);
+    if (err) {
+        file_data_free(data);
+        return err;
+    }
     *ret_old = dst->data;
     dst->data = data;
     inode_kill_priv(dst, true);

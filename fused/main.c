@@ -86,6 +86,8 @@ static int start_fs(struct daemon *d)
 
     if (!err && d->options->noatime)
         fs_set_noatime(d->fs);
+    if (!err)
+        err = fs_set_user_limits(d->fs, d->options->user_space, d->options->user_files);
     if (!err && d->options->writeback)
         fs_set_sizes_kept(d->fs);
     if (!err)

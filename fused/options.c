@@ -19,6 +19,7 @@
 #include "lease/host_port.h"
 #include <leasefs/protocol.h>
 
+#define SMALLEST_SPACE            4096u /* a block */
 #define DEFAULT_RECALL_TIMEOUT_NS UINT64_C(1000000000)
 #define DEFAULT_LEASE_TIME_NS     UINT64_C(30000000000)
 #define MAX_DURATION_NS           (UINT64_C(24) * 60 * 60 * 1000000000)
@@ -39,7 +40,7 @@ enum {
 struct raw {
     struct options *options;
     char *pool, *control, *keys, *policy, *recall_timeout, *lease_time, *device, *port, *revoke, *cache, *io_uring;
-    char *leased_bytes, *user_bytes, *session_bytes, *spare_bytes;
+    char *leased_bytes, *user_bytes, *session_bytes, *spare_bytes, *user_space, *user_files;
     char *operands[2]; /* [SOURCE] MOUNTPOINT: mount(8) gives a source */
     int n_operands;
     int huge_pages, writeback;
@@ -61,6 +62,8 @@ static const struct fuse_opt specs[] = {
     RAW("lease_time=%s", lease_time),
     RAW("leased_bytes=%s", leased_bytes),
     RAW("user_bytes=%s", user_bytes),
+    RAW("user_space=%s", user_space),
+    RAW("user_files=%s", user_files),
     RAW("session_bytes=%s", session_bytes),
     RAW("spare_bytes=%s", spare_bytes),
     RAW("device=%s", device),
@@ -260,6 +263,16 @@ static int read_limit(const char *name, const char *text, uint64_t *ret_bytes)
     return 0;
 }
 
+static int read_count(const char *name, const char *text, uint64_t *ret_count)
+{
+    const char *rest = "";
+
+    *ret_count = 0;
+    if (text && (parse_number(text, ret_count, &rest) || *rest || !*ret_count))
+        return complain("%s=%s is not a number, or nothing", name, text);
+    return 0;
+}
+
 static int read_limits(const struct raw *raw, struct options *options)
 {
     int err = read_limit("leased_bytes", raw->leased_bytes, &options->leased_bytes);
@@ -268,7 +281,13 @@ static int read_limits(const struct raw *raw, struct options *options)
         err = read_limit("user_bytes", raw->user_bytes, &options->user_bytes);
     if (!err)
         err = read_limit("session_bytes", raw->session_bytes, &options->session_bytes);
-    return err ? err : read_limit("spare_bytes", raw->spare_bytes, &options->spare_bytes);
+    if (!err)
+        err = read_limit("spare_bytes", raw->spare_bytes, &options->spare_bytes);
+    if (!err)
+        err = read_limit("user_space", raw->user_space, &options->user_space);
+    if (!err && options->user_space && options->user_space < SMALLEST_SPACE)
+        err = complain("user_space=%s is less than a block of %u bytes", raw->user_space, SMALLEST_SPACE);
+    return err ? err : read_count("user_files", raw->user_files, &options->user_files);
 }
 
 static int read_policy(const char *text, struct options *options)
@@ -429,6 +448,8 @@ static void raw_free(struct raw *raw)
     free(raw->lease_time);
     free(raw->leased_bytes);
     free(raw->user_bytes);
+    free(raw->user_space);
+    free(raw->user_files);
     free(raw->session_bytes);
     free(raw->spare_bytes);
     free(raw->device);
@@ -543,51 +564,4 @@ int options_check_mountpoint(struct options *options)
     free(options->mountpoint);
     options->mountpoint = real;
     return 0;
-}
-
-void options_print_help(void)
-{
-    fputs("usage: leasefs -o pool=SIZE[,OPTION...] [-f] [-d] MOUNTPOINT\n"
-          "\n"
-          "Mounts a filesystem whose data live in one pool of memory, and serves leases on its files to RDMA peers.\n"
-          "\n"
-          "  -f                      stay in the foreground; log to stderr\n"
-          "  -d                      print every FUSE request; implies -f\n"
-          "  -h, --help              this text\n"
-          "  -V, --version           version\n"
-          "\n"
-          "  -o pool=SIZE            memory for file data, allocated at start: 512M, 4G, ... (required)\n"
-          "  -o hugepages            take it from the system's 2 MiB huge pages\n"
-          "  -o control=PATH         control socket (default: /run/leasefs.sock for root, else\n"
-          "                          $XDG_RUNTIME_DIR/leasefs.sock)\n"
-          "  -o listen=ADDRESS[:PORT]\n"
-          "                          serve remote clients there, too, by TCP with TLS 1.3 (port: 20149); may be "
-          "repeated\n"
-          "  -o keys=FILE            who they are and what they may (leasectl key new); read again on SIGHUP\n"
-          "  -o policy=POLICY        what happens to a local operation that meets a lease: recall: it waits, bounded, "
-          "while\n"
-          "                          the lease is recalled (default); busy: it fails with EBUSY; orphan: it goes on, "
-          "and\n"
-          "                          the lease keeps the old bytes. Of one file: setfattr -n user.leasefs.policy\n"
-          "  -o recall_timeout=TIME  how long a holder may take to give back a recalled lease (default: 1s)\n"
-          "  -o lease_time=TIME      a lease that is not renewed for so long ends (default: 30s)\n"
-          "  -o leased_bytes=SIZE, -o user_bytes=SIZE, -o session_bytes=SIZE\n"
-          "                          how much may be leased at once: in all, by one user, by one session (default: no "
-          "limit)\n"
-          "  -o spare_bytes=SIZE     how much of what was just returned is registered again ahead of its next lease\n"
-          "                          (default: nothing)\n"
-          "  -o device=DEVICE        RDMA device by name or address; none: no RDMA (default: the first that works)\n"
-          "  -o port=PORT            for RDMA connections (default: any)\n"
-          "  -o revoke=LIST          how remote access is taken away, in this order (default: auto)\n"
-          "  -o cache=auto|none|always\n"
-          "                          what the kernel keeps: what it has read (default); nothing; auto by its\n"
-          "                          virtiofs name\n"
-          "  -o writeback            it also keeps what is written, for a while; only with device=none\n"
-          "  -o io_uring=auto|on|off how requests come: by io_uring if Linux has been told to offer it, many times "
-          "faster\n"
-          "                          (default); on: fail if it does not; off: always by read and write\n"
-          "  -o ro, allow_other, ... as for every FUSE filesystem\n"
-          "\n"
-          "A TIME is 500ms, 30s or 5min. Manual: leasefs(8).\n",
-          stdout);
 }

@@ -28,6 +28,7 @@ struct options {
     char *revoke;     /* NULL: auto */
     enum lease_policy policy;
     uint64_t recall_timeout_ns, lease_time_ns;
+    uint64_t user_space, user_files;                  /* of one user's files: bytes, number; 0: no limit */
     uint64_t leased_bytes, user_bytes, session_bytes; /* most that may be leased at once; 0: no limit */
     uint64_t spare_bytes; /* most that is registered ahead for ranges just returned; 0: nothing */
     enum fuse_cache cache;

@@ -26,6 +26,7 @@ enum lock_rank {
     LOCK_LEAVES,
     LOCK_FS_ATTR = LOCK_LEAVES, /* fs_inode.attr_lock: times, by those who share the inode's lock */
     LOCK_FS_SHARD,              /* fs_shard.lock: inodes by number, lookup counts */
+    LOCK_FS_ACCOUNTS,           /* space_accounts.lock: which users have one */
     LOCK_FS_SPACE,              /* fs_space.lock: large files that are being given back */
     LOCK_POOL_GROUP,            /* pool_group.lock: free blocks and counts of 128 MiB of the pool */
     LOCK_PARK,                  /* park.lock: requests that wait without a thread */

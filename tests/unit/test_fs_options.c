@@ -52,7 +52,7 @@ static void a_command_line_is_read(void **state)
     char *argv[] = {"leasefs",
                     "-o",
                     "pool=64M,hugepages,ro,control=/c,policy=busy,recall_timeout=2s,device=rxe0,port=7"
-                    ",leased_bytes=32M,user_bytes=8M,session_bytes=4k,spare_bytes=16M",
+                    ",leased_bytes=32M,user_bytes=8M,session_bytes=4k,spare_bytes=16M,user_space=12M,user_files=300",
                     "-f",
                     "/m",
                     NULL};
@@ -74,6 +74,8 @@ static void a_command_line_is_read(void **state)
     assert_int_equal(o.user_bytes, 8 << 20);
     assert_int_equal(o.spare_bytes, 16 << 20);
     assert_int_equal(o.session_bytes, 4096);
+    assert_int_equal(o.user_space, 12 << 20);
+    assert_int_equal(o.user_files, 300);
     for (int i = 0; i < o.fuse.argc; i++) {
         found_ro |= strstr(o.fuse.argv[i], "ro") != NULL;
         assert_null(strstr(o.fuse.argv[i], "pool"));
