@@ -15,6 +15,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/queue.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "fused/awake.h"
@@ -81,7 +82,7 @@ enum state { PREPARED, OPEN, STOPPING };
 struct fuse_ring {
     struct fuse_ring_config config;
     size_t payload_room;
-    _Atomic uint64_t next_knock, opened; /* a number for one; the file of the last OPEN */
+    _Atomic uint64_t next_knock, known; /* a number for one; a regular file that Linux knows, or did */
     struct awake *awake;
     unsigned n_queues,
         served_queues;    /* those of processors that are there, the first ones, have threads of their own */
@@ -277,14 +278,14 @@ static bool ask_for_nothing(struct fuse_ring *ring, uint64_t file)
 
 /* Linux looks after requests that have found no entry only when an answer comes, not when a new entry does. If all
  * entries are out with requests that wait, none comes. So we have Linux put a request into the queue of this processor
- * and answer that: it shall send us no bytes of a file's, one that was opened last if this request has none. */
+ * and answer that: it shall send us no bytes of a file's, one that it was told of last if this request has none. */
 static void knock(struct ring_thread *thread, uint64_t file)
 {
     struct fuse_ring *ring = thread->ring;
 
     io_uring_submit(&thread->uring); /* so that there is an entry for it */
     if (!ask_for_nothing(ring, file))
-        ask_for_nothing(ring, atomic_load_explicit(&ring->opened, memory_order_relaxed));
+        ask_for_nothing(ring, atomic_load_explicit(&ring->known, memory_order_relaxed));
 }
 
 static void answer_here(struct ring_thread *thread, struct entry *entry, uint64_t unique, int error)
@@ -293,6 +294,30 @@ static void answer_here(struct ring_thread *thread, struct entry *entry, uint64_
 
     put_answer(thread->ring, entry, &(struct iovec){&out, sizeof(out)}, 1);
     give(thread, entry, COMMIT_AND_FETCH);
+}
+
+/* From what was answered: who comes to wait without a file of his own (unlink, rename) has looked one up. */
+static void note_file(struct fuse_ring *ring, const struct entry *entry, const struct fuse_in_header *in)
+{
+    const struct fuse_out_header *out = (const struct fuse_out_header *)entry->header->in_out;
+    const struct fuse_entry_out *found = (const struct fuse_entry_out *)entry->payload;
+    uint64_t file = 0;
+
+    switch (in->opcode) {
+    case FUSE_OPEN:
+        file = in->nodeid;
+        break;
+    case FUSE_LOOKUP:
+    case FUSE_MKNOD:
+    case FUSE_CREATE:
+        if (!out->error && entry->header->entry.payload_size >= sizeof(*found) && S_ISREG(found->attr.mode))
+            file = found->nodeid;
+        break;
+    default:
+        break;
+    }
+    if (file)
+        atomic_store_explicit(&ring->known, file, memory_order_relaxed);
 }
 
 static void serve(struct ring_thread *thread, struct entry *entry)
@@ -306,8 +331,6 @@ static void serve(struct ring_thread *thread, struct entry *entry)
         answer_here(thread, entry, in.unique, request ? 0 : -EIO);
         return;
     }
-    if (in.opcode == FUSE_OPEN)
-        atomic_store_explicit(&ring->opened, in.nodeid, memory_order_relaxed);
     awake_note(ring->awake);
     entry->answered = false;
     atomic_store_explicit(&entry->unique, in.unique, memory_order_relaxed);
@@ -315,6 +338,7 @@ static void serve(struct ring_thread *thread, struct entry *entry)
     ring->config.serve(ring->config.arg, request, size);
     serving = NULL;
     if (entry->answered) {
+        note_file(ring, entry, &in);
         give(thread, entry, COMMIT_AND_FETCH);
         return;
     }

@@ -146,6 +146,56 @@ sanitized || {
 cd /
 unmount_fs
 
+# ---- the same of requests that have no file of their own, where none was ever opened ----
+holders=()
+mount_fs pool=64M,io_uring=on,recall_timeout=120s
+waiting=$connections/$(awk -v mnt="$mnt" '$5 == mnt { sub(/.*:/, "", $3); n = $3 } END { print n }' /proc/self/mountinfo)/waiting
+for i in $(seq $n); do
+    mkdir "$mnt/d$i"
+    head -c 4k /dev/zero >"$mnt/d$i/f"
+    "$LEASECTL" --control "$control" lease --read --on-recall=ignore ":/d$i/f" >/dev/null 2>&1 &
+    holders+=($!)
+done
+cd "$mnt"
+for i in $(seq $n); do until_state "d$i/f" active; done
+cd / # away from a server that does not answer
+python3 -c '
+import os, sys
+opened, go, mnt, n = *sys.argv[1:4], int(sys.argv[4])
+os.sched_setaffinity(0, {0})
+names = [f"{mnt}/d{i}/f" for i in range(1, n + 1)]
+for name in names:
+    os.stat(name)
+open(opened, "w").close()
+open(go).read()
+children = []
+for name in names:
+    child = os.fork()
+    if child == 0:
+        os.unlink(name)
+        os._exit(0)
+    children.append(child)
+sys.exit(any([os.waitpid(child, 0)[1] for child in children]))
+' "$dir/open" "$dir/go" "$mnt" $n &
+writers=$!
+cat "$dir/open"
+kill -STOP "$daemon"
+echo >"$dir/go"
+for ((i = 0; i < 200; i++)); do
+    [ "$(cat "$waiting")" -lt $n ] || break
+    sleep 0.05
+done
+[ "$(cat "$waiting")" -ge $n ] || fail "only $(cat "$waiting") of $n unlinks came"
+kill -CONT "$daemon"
+for ((i = 0; i < 200; i++)); do
+    [ "$(recalled)" -lt $n ] || break
+    sleep 0.05
+done
+expect $n "$(recalled)" 'leases recalled for unlinks'
+kill "${holders[@]}"
+wait $writers || fail "an unlink failed"
+unmount_fs
+
 # ---- ends ----
 load()
 {
