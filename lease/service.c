@@ -23,10 +23,9 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
+#include "lease/control_socket.h"
 #include "lease/lock_order.h"
 #include "lease/remote.h"
 #include "lease/service_private.h"
@@ -321,52 +320,6 @@ static void post(void *ctx, const struct lease_event *event)
     }
 }
 
-/* ---- the socket ---- */
-
-static int listen_on(const char *path, int *ret_fd, char **ret_error)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    struct stat old;
-    int fd, error;
-    mode_t mask;
-
-    if (strlen(path) >= sizeof(address.sun_path)) {
-        if (asprintf(ret_error, "control socket %s: the path is longer than %zu bytes; choose another with -o control=",
-                     path, sizeof(address.sun_path) - 1) < 0)
-            *ret_error = NULL;
-        return -ENAMETOOLONG;
-    }
-    strcpy(address.sun_path, path);
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return -errno;
-    /* A socket that nobody listens on is a dead daemon's. */
-    if (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0) {
-        error = -EADDRINUSE;
-        goto undo_fd;
-    }
-    if (errno == ECONNREFUSED && lstat(path, &old) == 0 && S_ISSOCK(old.st_mode)) /* a regular file refuses, too */
-        unlink(path);
-    mask = umask(0177);
-    error = bind(fd, (struct sockaddr *)&address, sizeof(address)) ? -errno : 0;
-    umask(mask);
-    if (!error && listen(fd, 128))
-        error = -errno;
-    if (error)
-        goto undo_fd;
-    *ret_fd = fd;
-    return 0;
-
-undo_fd:
-    close(fd);
-    if (asprintf(ret_error, "control socket %s: %s%s", path, strerror(-error),
-                 error == -EADDRINUSE ? ": another leasefs serves it; choose another with -o control=PATH"
-                 : error == -ENOENT   ? ": its directory does not exist; make it or choose another with -o control=PATH"
-                                      : "") < 0)
-        *ret_error = NULL;
-    return error;
-}
-
 /* ---- life ---- */
 
 static int make_loop(struct lease_service *service)
@@ -407,7 +360,7 @@ int lease_service_new(const struct lease_service_config *config, struct lease_se
     cond_init_monotonic(&service->idle);
     /* Requests of the mount may post before the service starts. */
     service->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    error = service->wake_fd < 0 ? -errno : listen_on(config->control_path, &service->listen_fd, ret_error);
+    error = service->wake_fd < 0 ? -errno : control_socket_listen(config->control_path, &service->listen_fd, ret_error);
     if (!error && !(service->control_path = strdup(config->control_path)))
         error = -ENOMEM;
     if (!error)
