@@ -111,7 +111,7 @@ struct fs_space {
     _Atomic uint64_t changes, in_vain; /* of that number; when somebody waited for the last close, and none came */
     pthread_mutex_t lock;              /* guards the rest: large files that are being given back, and those that were */
     pthread_cond_t changed;
-    unsigned giving;
+    atomic_uint giving; /* also looked at without it */
     uint64_t ended;
 };
 

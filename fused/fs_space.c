@@ -74,8 +74,6 @@ static void wait_for_large_files(struct fs_space *space)
 
     pthread_mutex_lock(&space->lock);
     until = space->ended + space->giving;
-    if (space->giving > 0)
-        turn_pass();
     while (space->giving > 0 && space->ended < until)
         pthread_cond_wait(&space->changed, &space->lock);
     pthread_mutex_unlock(&space->lock);
@@ -86,6 +84,9 @@ void space_settle(struct fs *fs)
     lock_none_held();
     if (fs->space.catch_up)
         fs->space.catch_up(fs->space.ctx);
+    if (atomic_load(&fs->space.giving) == 0)
+        return;
+    turn_pass(); /* others are served meanwhile */
     wait_for_large_files(&fs->space);
 }
 
