@@ -8,8 +8,7 @@
  *   - Linux sends FORGET behind the end of a file's last use and does not wait for an answer. By io_uring it comes
  *     another way than the next request, which may overtake it;
  *   - a large file is given back by a thread that lets others serve requests meanwhile;
- *   - Linux does not wait for an answer to RELEASE, either: the last close(2) of a file without a name may be under
- * way;
+ *   - nor does it wait for an answer to RELEASE: the last close(2) of a file without a name may be under way;
  *   - blocks of leases that have ended are free after their fence.
  * So nobody is told that there is no space, or how much there is, before what was forgotten is given back; and who
  * needs space waits for the rest, parked (lease_space_wait()): for fences while they run, for a close for a moment.
@@ -43,8 +42,7 @@ void space_destroy(struct fs_space *space);
 /* Returns when what Linux has forgotten by now is given back. No lock is held. */
 void space_settle(struct fs *fs);
 
-/* A file has lost its last name or was made without one; it has been given one or is gone. Locked, or known to nobody.
- */
+/* A file has lost its last name or was made without one; it was given one or is gone. Locked, or known to nobody. */
 void space_on_nameless(struct fs *fs, struct fs_inode *inode, bool nameless);
 
 /* Around giving back the blocks of a file: large, if others may come in between. */
