@@ -48,20 +48,17 @@ def passes(metric, subject):
 assert all(("leasefs_read" in metrics[metric]) == document["io_uring"] for metric in data | names)
 bounds = {row["bound"] for row in targets if row["metric"].startswith("random.")}
 assert bounds == {1.8 if document["io_uring"] else 1}, bounds
-assert {row["against"] for row in targets} == {"tmpfs", "examples", "growth", "absolute"}
+assert {row["against"] for row in targets} == {"tmpfs", "examples", "smallest", "absolute"}
 for row in targets:
     ours, other = passes(row["metric"], "leasefs"), row["reference"]
     if row["against"] == "absolute":
         wanted = statistics.median(ours)
-    elif row["against"] == "growth":
-        growth = {subject: statistics.median(passes(row["metric"], subject)) / statistics.median(passes(other, subject))
-                  for subject in ("leasefs", "tmpfs")}
-        wanted = growth["leasefs"] / max(growth["tmpfs"], 1)
     else:
         if row["against"] == "examples":
             other = max(("passthrough_ll", "passthrough_fh"), key=lambda n: statistics.median(passes(row["metric"], n)))
             assert row["reference"] == other, row
-        wanted = statistics.median(ours) / statistics.median(passes(row["metric"], other))
+        theirs = passes(other, "leasefs") if row["against"] == "smallest" else passes(row["metric"], other)
+        wanted = statistics.median(ours) / statistics.median(theirs)
     assert abs(row["figure"] - wanted) <= 1e-4 * wanted + 1e-4, (row, wanted)
     assert row["met"] == (row["figure"] >= row["bound"] if row["relation"] == ">=" else row["figure"] <= row["bound"])
 P

@@ -11,7 +11,6 @@ import sys
 import targets
 
 OURS = "leasefs"
-OF_SIZE = ("smallest", "growth")  # the largest size is compared with the smallest
 
 
 def median(series):
@@ -36,17 +35,6 @@ def ratio_of(ours, reference):
     return median(ours) / median(reference) if median(reference) else None
 
 
-def smallest_of(metrics, metric):
-    """The same measure of the smallest size."""
-    return f"{metric.rpartition('.')[0]}.{min(targets.sizes_of(metrics, metric))}"
-
-
-def growth_of(metrics, metric, subject):
-    """How much more it takes than the smallest size; None if one of the two was not measured."""
-    large, small = (metrics[name].get(subject) for name in (metric, smallest_of(metrics, metric)))
-    return ratio_of(large, small) if large and small else None
-
-
 def judge(metrics, target, metric):
     """One row of the result: the figure that the target speaks of, and whether it is as wanted."""
     subjects = metrics.get(metric, {})
@@ -56,11 +44,10 @@ def judge(metrics, target, metric):
         return row
     if target.against == "absolute":
         row["figure"] = median(subjects[OURS])
-    elif target.against in OF_SIZE:
-        row["reference"] = smallest_of(metrics, metric)
-        row["figure"] = growth_of(metrics, metric, OURS)
-        if target.against == "growth" and row["figure"] is not None:
-            row["figure"] /= max(growth_of(metrics, metric, "tmpfs") or 1, 1)
+    elif target.against == "smallest":
+        smallest = min(targets.sizes_of(metrics, metric))
+        row["reference"] = f"{metric.rpartition('.')[0]}.{smallest}"
+        row["figure"] = ratio_of(subjects[OURS], metrics[row["reference"]][OURS])
     else:
         row["reference"] = best_of(subjects, targets.PEERS.get(target.against, (target.against,)))
         if row["reference"]:
@@ -80,7 +67,7 @@ def judge_all(document):
         names = fnmatch.filter(metrics, target.metric)
         if "only" in document and not names:
             continue
-        if target.against in OF_SIZE:
+        if target.against == "smallest":
             names = [name for name in names if int(name.rpartition(".")[2]) == max(targets.sizes_of(metrics, name))]
         rows += [judge(metrics, target, metric) for metric in names or [target.metric]]
     return rows
@@ -98,7 +85,7 @@ def short(figure):
 def verdict(row):
     if row["figure"] is None:
         return f"{row['against']} {row['relation']} {row['bound']:g}: NOT MEASURED"
-    about = {"absolute": "", "growth": " of tmpfs' growth"}.get(row["against"], f" of {row['reference']}")
+    about = {"absolute": "", "smallest": f" of {row['reference']}"}.get(row["against"], f" of {row['reference']}")
     return f"{short(row['figure'])}{about} ({row['relation']} {row['bound']:g}: {'met' if row['met'] else 'MISSED'})"
 
 

@@ -3,9 +3,8 @@
 
 import collections
 
-# metric: a pattern of fnmatch. against: a subject, a key of PEERS (the best of these), "absolute" (the figure itself),
-# "smallest" (the same measure of the smallest size) or "growth" (how much more it is in the largest directory than in the
-# smallest, where tmpfs, whose names are memory, too, pays for memory that is in no cache as well: ours by tmpfs').
+# metric: a pattern of fnmatch. against: a subject, a key of PEERS (the best of these), "absolute" (the figure itself)
+# or "smallest" (the same measure in the smallest directory).
 Target = collections.namedtuple("Target", "metric against relation bound")
 
 PEERS = {"examples": ("passthrough_ll", "passthrough_fh")}
@@ -34,7 +33,7 @@ TARGETS = {
         Target("cached.read", "tmpfs", ">=", 0.5),
         Target("meta.*", "examples", ">=", 1.5),
         # Flat, from a thousand to a million files, but for noise.
-        Target("grown.*", "growth", "<=", 1.25),
+        Target("grown.*", "smallest", "<=", 2),
         Target("memory.per_file", "absolute", "<=", 1024),
     ],
     "rdma": [
