@@ -42,6 +42,20 @@ until_true() {
         read -rt 0.1 <> <(:) || : # the guests need the processors
     done
 }
+guests_live() {
+    local name
+    for name in "$pair-a" "$pair-b"; do
+        "$bed" exec --name "$name" --timeout 60 -- true >/dev/null 2>&1 || return
+    done
+}
+# new_pair KERNEL: in place of one that is lost.
+new_pair() {
+    [[ -n ${LEASEFS_STAGE_FILE-} ]] || return
+    ((${#jobs_started[@]})) && kill "${jobs_started[@]}" 2>/dev/null || :
+    jobs_started=()
+    "$(dirname "${BASH_SOURCE[0]}")/pair.sh" boot "$pair" --kernel "$1" --memory 2G --max-seconds "${guest_seconds:-3600}" \
+        --stage "$(cat "$LEASEFS_STAGE_FILE")" >"$dir/boot.log" 2>&1 </dev/null || { cat "$dir/boot.log"; return 1; }
+}
 cleanup() {
     local status=$?
     trap - EXIT
@@ -57,4 +71,9 @@ trap cleanup EXIT
     echo "there is no pair '$pair': tests/wire/pair.sh boot $pair --kernel 7 --stage ..."
     exit 77
 }
-wire # whatever a test before this one left
+wire || { # whatever a test before this one left, and be it a machine that has stopped
+    guests_live && fail "the wire cannot be mended"
+    echo "# a guest is lost; new ones"
+    new_pair 7
+    wire
+}
