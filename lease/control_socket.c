@@ -39,7 +39,7 @@ static int find_nobody(const struct sockaddr_un *address)
     bool dying;
 
     do {
-        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
         if (fd < 0)
             return -errno;

@@ -124,12 +124,32 @@ static void one_who_answers_whatever_it_is_lives(void **state)
     close(other);
 }
 
+/* Stopped, and with as many who wait to be let in as there may be: connect(2) would block. */
+static void one_with_a_full_queue_keeps_nobody(void **state)
+{
+    struct newcomer newcomer = {.fd = -1};
+    int other = other_listens(), clients[64], n = 0;
+
+    (void)state;
+    do
+        clients[n] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    while (connect(clients[n++], (struct sockaddr *)&address, sizeof(address)) == 0 && n < 64);
+    assert_true(n < 64);
+    come(&newcomer);
+    assert_int_equal(newcomer.result, -EADDRINUSE);
+    free(newcomer.why);
+    while (n > 0)
+        close(clients[--n]);
+    close(other);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(the_place_of_one_who_is_dead_is_taken, setup, teardown),
         cmocka_unit_test_setup_teardown(one_who_dies_is_waited_for, setup, teardown),
         cmocka_unit_test_setup_teardown(one_who_answers_whatever_it_is_lives, setup, teardown),
+        cmocka_unit_test_setup_teardown(one_with_a_full_queue_keeps_nobody, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
