@@ -83,7 +83,7 @@ struct piece piece_at(const struct file_data *data, uint64_t block, uint64_t max
 
 uint64_t data_holes(const struct file_data *data, uint64_t block, uint64_t count)
 {
-    uint64_t holes = 0, end = block + count;
+    uint64_t holes = 0, end = data->account ? block + count : block;
 
     while (block < end) {
         struct piece piece = piece_at(data, block, end - block);

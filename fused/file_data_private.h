@@ -52,7 +52,7 @@ static inline struct pool_block block_plus(struct pool_block block, uint64_t cou
     return (struct pool_block){block.segment, block.index + (uint32_t)count};
 }
 
-/* How many blocks of a range are holes: what mapping it whole takes of the account. */
+/* How many blocks of a range are holes: what mapping it whole takes of the account; 0 if it has none. */
 uint64_t data_holes(const struct file_data *data, uint64_t block, uint64_t count);
 
 /* A run of at most `want` and at least `min` new blocks for `block`, not yet mapped. */
