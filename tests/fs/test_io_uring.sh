@@ -31,6 +31,28 @@ recalled()
     "$LEASECTL" --control "$control" --json status | grep -o '"state": *"recalled"' | wc -l
 }
 
+# all_at_once WHAT: lets go who waits at $dir/open and $dir/go. All of the $n requests come before any is served; then each
+# gets as far as its lease. We ask by the control socket: no other request may help.
+all_at_once()
+{
+    local i waiting
+    waiting=$connections/$(awk -v mnt="$mnt" '$5 == mnt { sub(/.*:/, "", $3); n = $3 } END { print n }' /proc/self/mountinfo)/waiting
+    cat "$dir/open"
+    kill -STOP "$daemon"
+    echo >"$dir/go"
+    for ((i = 0; i < 200; i++)); do
+        [ "$(cat "$waiting")" -lt $n ] || break
+        sleep 0.05
+    done
+    [ "$(cat "$waiting")" -ge $n ] || fail "only $(cat "$waiting") of $n $1 came"
+    kill -CONT "$daemon"
+    for ((i = 0; i < 200; i++)); do
+        [ "$(recalled)" -lt $n ] || break
+        sleep 0.05
+    done
+    expect $n "$(recalled)" "leases recalled for $1"
+}
+
 # ---- when it is used ----
 echo N >"$io_uring_parameter"
 if "$LEASEFS" -f -o "device=$device,control=$control,pool=16M,io_uring=on" "$mnt" 2>"$log"; then
@@ -80,7 +102,6 @@ connections=$dir/fusectl
 mkdir "$connections"
 mount -t fusectl none "$connections"
 at_exit="$at_exit; umount $connections"
-waiting=$connections/$(awk -v mnt="$mnt" '$5 == mnt { sub(/.*:/, "", $3); n = $3 } END { print n }' /proc/self/mountinfo)/waiting
 n=32
 for i in $(seq $n); do
     head -c 1M /dev/zero >"w$i"
@@ -115,21 +136,7 @@ if os.waitpid(children[0], 0)[1] == 0:
     sys.exit("a writer that was killed has succeeded")
 ' "$dir/random" "$dir/open" "$dir/go" "$mnt" $n &
 writers=$!
-cat "$dir/open"
-kill -STOP "$daemon"
-echo >"$dir/go"
-for ((i = 0; i < 200; i++)); do
-    [ "$(cat "$waiting")" -lt $n ] || break
-    sleep 0.05
-done
-[ "$(cat "$waiting")" -ge $n ] || fail "only $(cat "$waiting") of $n requests came"
-kill -CONT "$daemon"
-# Each gets as far as its lease. We ask by the control socket: no other request may help.
-for ((i = 0; i < 200; i++)); do
-    [ "$(recalled)" -lt $n ] || break
-    sleep 0.05
-done
-expect $n "$(recalled)" 'leases recalled'
+all_at_once writes
 cd "$mnt"
 takes 0 30000 taskset -c 0 sh -c 'echo a >b && cat b >/dev/null && rm b && ls -l . >/dev/null'
 # The first goes on waiting for its lease, until it is killed.
@@ -149,7 +156,6 @@ unmount_fs
 # ---- the same of requests that have no file of their own, where none was ever opened ----
 holders=()
 mount_fs pool=64M,io_uring=on,recall_timeout=120s
-waiting=$connections/$(awk -v mnt="$mnt" '$5 == mnt { sub(/.*:/, "", $3); n = $3 } END { print n }' /proc/self/mountinfo)/waiting
 for i in $(seq $n); do
     mkdir "$mnt/d$i"
     head -c 4k /dev/zero >"$mnt/d$i/f"
@@ -178,20 +184,7 @@ for name in names:
 sys.exit(any([os.waitpid(child, 0)[1] for child in children]))
 ' "$dir/open" "$dir/go" "$mnt" $n &
 writers=$!
-cat "$dir/open"
-kill -STOP "$daemon"
-echo >"$dir/go"
-for ((i = 0; i < 200; i++)); do
-    [ "$(cat "$waiting")" -lt $n ] || break
-    sleep 0.05
-done
-[ "$(cat "$waiting")" -ge $n ] || fail "only $(cat "$waiting") of $n unlinks came"
-kill -CONT "$daemon"
-for ((i = 0; i < 200; i++)); do
-    [ "$(recalled)" -lt $n ] || break
-    sleep 0.05
-done
-expect $n "$(recalled)" 'leases recalled for unlinks'
+all_at_once unlinks
 kill "${holders[@]}"
 wait $writers || fail "an unlink failed"
 unmount_fs
