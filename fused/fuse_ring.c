@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "fused/fuse_ring.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <liburing.h>
 #include <linux/fuse.h>
@@ -20,6 +19,7 @@
 
 #include "fused/awake.h"
 #include "fused/bulk_copy.h"
+#include "fused/fuse_ring_protocol.h"
 #include "lease/lock_order.h"
 
 #define QUEUE_THREADS      4u  /* so many requests of one processor may work long or wait for locks side by side */
@@ -29,27 +29,6 @@
 #define HEADER_ROOM        4096u
 #define FIRST_KNOCK        (UINT64_C(1) << 62) /* requests of programs have small numbers */
 #define KEPT_PAYLOAD       4096u               /* of an entry whose request waits */
-
-/* Of the protocol, 7.42, which Debian 12's headers are too old to have: include/uapi/linux/fuse.h. */
-enum command { REGISTER = 1, COMMIT_AND_FETCH = 2 };
-
-struct ring_header {
-    char in_out[128]; /* a struct fuse_in_header, then a struct fuse_out_header */
-    char op_in[128];  /* the request's struct fuse_..._in, if it has one */
-    struct {
-        uint64_t flags, commit_id;
-        uint32_t payload_size, padding; /* the payload: the rest of the request; all of the answer */
-        uint64_t reserved;
-    } entry;
-};
-static_assert(sizeof(struct ring_header) == 288, "struct fuse_uring_req_header of the protocol");
-
-struct ring_command {
-    uint64_t flags, commit_id;
-    uint16_t queue;
-    uint8_t padding[6];
-};
-static_assert(sizeof(struct ring_command) == 24, "struct fuse_uring_cmd_req of the protocol");
 
 /* One mapping: the header at its start, the payload at HEADER_ROOM. Before the payload is room to put the request's
  * parts together. */
@@ -134,7 +113,7 @@ static struct io_uring_sqe *next_submission(struct ring_thread *thread)
 }
 
 /* With the next submission Linux gets the entry: as a new one, or with an answer. */
-static void give(struct ring_thread *thread, struct entry *entry, enum command what)
+static void give(struct ring_thread *thread, struct entry *entry, enum ring_command_code what)
 {
     struct io_uring_sqe *sqe = next_submission(thread);
     struct ring_command command = {.queue = entry->queue};
