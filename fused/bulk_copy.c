@@ -2,7 +2,9 @@
 #include "fused/bulk_copy.h"
 
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* ThreadSanitizer does not see the streaming stores. */
 #ifdef __SANITIZE_THREAD__
@@ -19,6 +21,13 @@
 #define LINE   64u
 #define LANE   4096u       /* a page */
 #define STRIPE (4u * LANE) /* lanes that are read side by side */
+
+#define MEASURED_BYTES (4u << 20) /* a time: some tenths of a millisecond */
+#define MEASURED_TIMES 3u
+#define SCRATCH_BYTES  (512u << 10)
+
+/* Set before there are threads that copy. */
+static enum bulk_copy_way way_out = BULK_COPY_SIDE_BY_SIDE;
 
 /* `to` is aligned to lines; whole lines. */
 static void stream_lines(uint8_t *to, const uint8_t *from, size_t lines)
@@ -73,9 +82,60 @@ void bulk_copy_out(void *to, const void *from, size_t length)
     uint8_t *out = to;
     const uint8_t *in = from;
 
-    for (; length >= STRIPE; length -= STRIPE, out += STRIPE, in += STRIPE)
+    for (; length >= STRIPE && way_out == BULK_COPY_SIDE_BY_SIDE; length -= STRIPE, out += STRIPE, in += STRIPE)
         copy_stripe(out, in);
     memcpy(out, in, length);
+}
+
+/* ---- which way is faster ---- */
+
+void bulk_copy_choose(enum bulk_copy_way way)
+{
+    way_out = way;
+}
+
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static uint64_t time_of_copying(enum bulk_copy_way way, uint8_t *scratch, const uint8_t *from)
+{
+    uint64_t began;
+
+    for (size_t at = 0; at < MEASURED_BYTES; at += LINE) /* out of the caches */
+        _mm_clflush(from + at);
+    _mm_mfence();
+    bulk_copy_choose(way);
+    began = now_ns();
+    for (size_t at = 0; at < MEASURED_BYTES; at += SCRATCH_BYTES)
+        bulk_copy_out(scratch, from + at, SCRATCH_BYTES);
+    return now_ns() - began;
+}
+
+enum bulk_copy_way bulk_copy_measure(const void *memory, size_t size)
+{
+    uint64_t best[] = {[BULK_COPY_SIDE_BY_SIDE] = UINT64_MAX, [BULK_COPY_PLAIN] = UINT64_MAX};
+    enum bulk_copy_way faster = BULK_COPY_SIDE_BY_SIDE;
+    uint8_t *scratch = size < MEASURED_BYTES ? NULL : malloc(SCRATCH_BYTES);
+
+    if (scratch)
+        time_of_copying(faster, scratch, memory); /* what the first touch of memory costs does not count */
+    for (size_t turn = 0; scratch && turn < 2 * MEASURED_TIMES; turn++) {
+        enum bulk_copy_way way = turn % 2 ? BULK_COPY_PLAIN : BULK_COPY_SIDE_BY_SIDE;
+        uint64_t took = time_of_copying(way, scratch, memory);
+
+        if (took < best[way])
+            best[way] = took;
+    }
+    if (best[BULK_COPY_PLAIN] < best[BULK_COPY_SIDE_BY_SIDE])
+        faster = BULK_COPY_PLAIN;
+    bulk_copy_choose(faster);
+    free(scratch);
+    return faster;
 }
 
 #else
@@ -88,6 +148,18 @@ void bulk_copy_in(void *to, const void *from, size_t length)
 void bulk_copy_out(void *to, const void *from, size_t length)
 {
     memcpy(to, from, length);
+}
+
+void bulk_copy_choose(enum bulk_copy_way way)
+{
+    (void)way;
+}
+
+enum bulk_copy_way bulk_copy_measure(const void *memory, size_t size)
+{
+    (void)memory;
+    (void)size;
+    return BULK_COPY_PLAIN;
 }
 
 #endif

@@ -21,7 +21,7 @@
 
 #define LONG_BYTES         0x10000u     /* copying them takes as long as waking a thread */
 #define SMALLEST_OF_BUFFER 8192u        /* FUSE_MIN_READ_BUFFER */
-#define RING_LARGEST       (256u << 10) /* what is copied into a buffer and out again shall be in the cache in between */
+#define RING_LARGEST       (512u << 10) /* what is copied into a buffer and out again shall be in the cache in between */
 
 /* ---- answers ---- */
 

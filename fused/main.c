@@ -22,6 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fused/bulk_copy.h"
 #include "fused/fs.h"
 #include "fused/fuse_notify.h"
 #include "fused/fuse_server.h"
@@ -75,6 +76,8 @@ static int start_pool(struct daemon *d)
 
     if (err)
         say_error("no pool", err, error);
+    else
+        bulk_copy_measure(pool_address(d->pool, (struct pool_block){0}), pool_size(d->pool));
     free(error);
     return err;
 }

@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <cmocka.h>
 
@@ -44,14 +45,36 @@ static void a_copy_is_exact_at_every_alignment(void **state)
         for (size_t to_at = 0; to_at < 70; to_at += 23)
             for (size_t from_at = 0; from_at < 40; from_at += 13) {
                 copies_these_bytes(bulk_copy_in, to_at, from_at, lengths[l]);
+                bulk_copy_choose(BULK_COPY_SIDE_BY_SIDE);
+                copies_these_bytes(bulk_copy_out, to_at, from_at, lengths[l]);
+                bulk_copy_choose(BULK_COPY_PLAIN);
                 copies_these_bytes(bulk_copy_out, to_at, from_at, lengths[l]);
             }
+}
+
+/* Behind the memory is none: to touch it ends the program. */
+static void measuring_stays_within_the_memory(void **state)
+{
+    const size_t mib = 1u << 20, most = 32;
+    uint8_t *room = mmap(NULL, (most + 1) * mib, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    (void)state;
+    assert_true(room != MAP_FAILED);
+    assert_int_equal(mprotect(room + most * mib, mib, PROT_NONE), 0);
+    for (size_t size = 0; size <= most; size += 2) {
+        enum bulk_copy_way way = bulk_copy_measure(room + (most - size) * mib, size * mib);
+
+        assert_true(way == BULK_COPY_PLAIN || way == BULK_COPY_SIDE_BY_SIDE);
+        copies_these_bytes(bulk_copy_out, 1, 2, BULK_COPY_MIN + 3);
+    }
+    munmap(room, (most + 1) * mib);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_copy_is_exact_at_every_alignment),
+        cmocka_unit_test(measuring_stays_within_the_memory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
