@@ -145,10 +145,10 @@ wait $writers || fail "see above"
 kill "${holders[0]}"
 head -c 1M "$dir/random" >"$dir/written"
 for i in $(seq 2 $n); do cmp "$dir/written" "w$i"; done
-# Their buffers are not kept, but those of the threads are.
+# What they had brought is not kept, but for a buffer of 512 KiB for each that waited and each thread, for who comes next.
 sanitized || {
     more_kib=$(($(private_kib) - before_kib))
-    [ $more_kib -lt $((16 * 1024)) ] || fail "$more_kib KiB are kept of $n writers' requests"
+    [ $more_kib -lt $((32 * 1024)) ] || fail "$more_kib KiB are kept of $n writers' requests"
 }
 cd /
 unmount_fs
