@@ -92,9 +92,12 @@ int control_socket_listen(const char *path, int *ret_fd, char **ret_error)
     error = find_nobody(&address);
     if (!error)
         error = listen_at(&address, ret_fd);
+    if (error == -EADDRINUSE && !is_a_socket(path))
+        error = -EEXIST;
     if (error &&
         asprintf(ret_error, "control socket %s: %s%s", path, strerror(-error),
                  error == -EADDRINUSE ? ": another leasefs serves it; choose another with -o control=PATH"
+                 : error == -EEXIST   ? ": it is no socket, and stays; choose another with -o control=PATH"
                  : error == -ENOENT   ? ": its directory does not exist; make it or choose another with -o control=PATH"
                                       : "") < 0)
         *ret_error = NULL;

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -143,6 +144,24 @@ static void one_with_a_full_queue_keeps_nobody(void **state)
     close(other);
 }
 
+/* A folder, or a file, is nobody's socket, and nobody's to remove. */
+static void what_is_no_socket_is_named_and_stays(void **state)
+{
+    struct newcomer newcomer = {.fd = -1};
+
+    (void)state;
+    for (int folder = 0; folder < 2; folder++) {
+        const char *path = address.sun_path;
+
+        assert_int_equal(folder ? mkdir(path, 0700) : mknod(path, S_IFREG | 0600, 0), 0);
+        come(&newcomer);
+        assert_int_equal(newcomer.result, -EEXIST);
+        assert_non_null(strstr(newcomer.why, "no socket"));
+        free(newcomer.why);
+        assert_int_equal(folder ? rmdir(path) : unlink(path), 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -150,6 +169,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(one_who_dies_is_waited_for, setup, teardown),
         cmocka_unit_test_setup_teardown(one_who_answers_whatever_it_is_lives, setup, teardown),
         cmocka_unit_test_setup_teardown(one_with_a_full_queue_keeps_nobody, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_no_socket_is_named_and_stays, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
