@@ -88,12 +88,8 @@ int lease_cut(struct lease_table *table, uint64_t session_id, uint64_t lease_id,
     if (!range_valid(cut->part) || (cut->mode != LEASE_READ && cut->mode != LEASE_WRITE))
         return -EINVAL;
     lease_table_lock(table);
-    lease = lease_find(table, lease_id);
-    if (!lease || lease->session_id != session_id)
-        result = -ENOENT;
-    else if (sequence > lease->sequence)
-        result = -EINVAL;
-    else
+    result = lease_find_own(table, session_id, lease_id, sequence, &lease);
+    if (!result)
         result = cut_it(table, lease, cut, now_ns);
     lease_table_unlock(table);
     return result;

@@ -33,6 +33,19 @@ struct lease *lease_find(struct lease_table *table, uint64_t lease_id)
     return RB_FIND(lease_ids, &table->ids, &key);
 }
 
+int lease_find_own(struct lease_table *table, uint64_t session_id, uint64_t lease_id, uint32_t sequence,
+                   struct lease **ret_lease)
+{
+    struct lease *lease = lease_find(table, lease_id);
+
+    if (!lease || lease->session_id != session_id)
+        return -ENOENT;
+    if (sequence > lease->sequence)
+        return -EINVAL;
+    *ret_lease = lease;
+    return 0;
+}
+
 struct lease *lease_after(struct lease *lease)
 {
     return RB_NEXT(lease_ids, NULL, lease);

@@ -94,6 +94,9 @@ struct lease_table {
 
 /* lease_index.c: finding, adding and removing. */
 struct lease *lease_find(struct lease_table *table, uint64_t lease_id);
+/* For its holder, who has been told `sequence` of it. -ENOENT: not his; -EINVAL: nobody was told that yet. */
+int lease_find_own(struct lease_table *table, uint64_t session_id, uint64_t lease_id, uint32_t sequence,
+                   struct lease **ret_lease);
 struct lease *lease_after(struct lease *lease); /* by id */
 struct lease *lease_lowest(struct lease_table *table);
 struct lease_inode *lease_inode_find(struct lease_table *table, uint64_t inode);

@@ -344,12 +344,8 @@ int lease_return(struct lease_table *table, uint64_t session_id, uint64_t lease_
     int result;
 
     lease_table_lock(table);
-    lease = lease_find(table, lease_id);
-    if (!lease || lease->session_id != session_id)
-        result = -ENOENT;
-    else if (sequence > lease->sequence)
-        result = -EINVAL;
-    else
+    result = lease_find_own(table, session_id, lease_id, sequence, &lease);
+    if (!result)
         result = begin_end(table, lease, LEASE_END_RETURNED, now_ns);
     lease_table_unlock(table);
     return result;

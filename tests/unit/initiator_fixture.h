@@ -323,6 +323,14 @@ static inline struct leasefs_lease *open_lease(struct leasefs_session *session, 
         .lock = PTHREAD_MUTEX_INITIALIZER, .came = PTHREAD_COND_INITIALIZER, .action = LEASEFS_RECALL_##ACTION         \
     }
 
+/* A server, a session with it, and a lease that may move bytes. */
+struct holder {
+    struct server *server;
+    struct notices notices;
+    struct leasefs_session *session;
+    struct leasefs_lease *lease;
+};
+
 /* Transfers under way are counted without RDMA, so that the rules for their begin and end can be seen alone. Makes a
  * lease taken without a connection believe in one. */
 static inline void allow_transfers(struct leasefs_lease *lease)
@@ -330,6 +338,23 @@ static inline void allow_transfers(struct leasefs_lease *lease)
     pthread_mutex_lock(&lease->session->lock);
     lease->options.no_rdma = false;
     pthread_mutex_unlock(&lease->session->lock);
+}
+
+static inline void hold(struct holder *holder, const struct behaviour *behaviour, enum leasefs_recall_action action)
+{
+    *holder = (struct holder){.server = start_server_that(behaviour), .notices = NOTICES(RETURN)};
+    holder->notices.action = action;
+    holder->session = open_session(holder->server);
+    holder->lease = open_lease(holder->session, &holder->notices);
+    allow_transfers(holder->lease);
+}
+
+/* Gives the lease back, with that result. */
+static inline void let_go(struct holder *holder, int result)
+{
+    assert_int_equal(leasefs_lease_return(holder->lease), result);
+    leasefs_session_close(holder->session);
+    stop_server(holder->server);
 }
 
 #endif

@@ -31,46 +31,35 @@ static void a_recall_is_answered_by_giving_the_lease_back(void **state)
 
 static void a_recall_on_the_heels_of_the_grant_finds_the_lease(void **state)
 {
-    struct server *server = start_server_that(&(const struct behaviour){.after_grant = recall_line});
-    struct notices notices = NOTICES(RETURN);
-    struct leasefs_session *session;
-    struct leasefs_lease *lease;
+    struct holder holder;
 
     (void)state;
-    session = open_session(server);
-    lease = open_lease(session, &notices);
-    await(server, &server->returns, 1);
-    assert_int_equal(leasefs_lease_return(lease), 0);
-    assert_int_equal(peek(&notices.lock, &notices.recalls), 1);
-    leasefs_session_close(session);
-    stop_server(server);
+    hold(&holder, &(const struct behaviour){.after_grant = recall_line}, LEASEFS_RECALL_RETURN);
+    await(holder.server, &holder.server->returns, 1);
+    let_go(&holder, 0);
+    assert_int_equal(holder.notices.recalls, 1);
 }
 
 static void a_recall_waits_for_transfers_under_way_and_refuses_new_ones(void **state)
 {
-    struct server *server = start_server();
-    struct notices notices = NOTICES(RETURN);
-    struct leasefs_session *session = open_session(server);
-    struct leasefs_lease *lease = open_lease(session, &notices);
+    struct holder holder;
 
     (void)state;
-    allow_transfers(lease);
-    assert_int_equal(begin_transfer(lease, false, 4096, 8192), 0);
-    assert_int_equal(begin_transfer(lease, false, 4096, 1), 0);
-    send_text(server, recall_line);
-    await_notice(&notices, &notices.recalls, 1);
+    hold(&holder, &(const struct behaviour){0}, LEASEFS_RECALL_RETURN);
+    assert_int_equal(begin_transfer(holder.lease, false, 4096, 8192), 0);
+    assert_int_equal(begin_transfer(holder.lease, false, 4096, 1), 0);
+    send_text(holder.server, recall_line);
+    await_notice(&holder.notices, &holder.notices.recalls, 1);
     /* The notice is given before the state changes: a call that goes through the session's thread waits for that. */
-    assert_int_equal(leasefs_call(session, "status", NULL, NULL), -EOPNOTSUPP);
-    assert_int_equal(begin_transfer(lease, false, 4096, 1), -ESTALE);
-    assert_int_equal(peek(&server->lock, &server->returns), 0);
-    assert_int_equal(lease_transfer_end(lease, 0), 0);
-    assert_int_equal(leasefs_call(session, "status", NULL, NULL), -EOPNOTSUPP);
-    assert_int_equal(peek(&server->lock, &server->returns), 0);
-    assert_int_equal(lease_transfer_end(lease, 0), 0);
-    await(server, &server->returns, 1);
-    assert_int_equal(leasefs_lease_return(lease), 0);
-    leasefs_session_close(session);
-    stop_server(server);
+    assert_int_equal(leasefs_call(holder.session, "status", NULL, NULL), -EOPNOTSUPP);
+    assert_int_equal(begin_transfer(holder.lease, false, 4096, 1), -ESTALE);
+    assert_int_equal(peek(&holder.server->lock, &holder.server->returns), 0);
+    assert_int_equal(lease_transfer_end(holder.lease, 0), 0);
+    assert_int_equal(leasefs_call(holder.session, "status", NULL, NULL), -EOPNOTSUPP);
+    assert_int_equal(peek(&holder.server->lock, &holder.server->returns), 0);
+    assert_int_equal(lease_transfer_end(holder.lease, 0), 0);
+    await(holder.server, &holder.server->returns, 1);
+    let_go(&holder, 0);
 }
 
 static void a_kept_lease_is_not_given_back(void **state)
@@ -141,21 +130,17 @@ static void an_unguarded_lease_leaves_refusing_to_the_nic(void **state)
 
 static void a_callback_that_would_wait_for_itself_is_refused(void **state)
 {
-    struct server *server = start_server();
-    struct notices notices = NOTICES(RETURN);
-    struct leasefs_session *session = open_session(server);
-    struct leasefs_lease *lease = open_lease(session, &notices);
+    struct holder holder;
 
     (void)state;
-    pthread_mutex_lock(&notices.lock);
-    notices.session = session;
-    pthread_mutex_unlock(&notices.lock);
-    send_text(server, recall_line);
-    await(server, &server->returns, 1);
-    assert_int_equal((int)peek(&notices.lock, (unsigned *)&notices.call_status), -EDEADLK);
-    assert_int_equal(leasefs_lease_return(lease), 0);
-    leasefs_session_close(session);
-    stop_server(server);
+    hold(&holder, &(const struct behaviour){0}, LEASEFS_RECALL_RETURN);
+    pthread_mutex_lock(&holder.notices.lock);
+    holder.notices.session = holder.session;
+    pthread_mutex_unlock(&holder.notices.lock);
+    send_text(holder.server, recall_line);
+    await(holder.server, &holder.server->returns, 1);
+    assert_int_equal((int)peek(&holder.notices.lock, (unsigned *)&holder.notices.call_status), -EDEADLK);
+    let_go(&holder, 0);
 }
 
 int main(void)

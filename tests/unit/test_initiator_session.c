@@ -116,37 +116,27 @@ static void who_waits_longest_reads_for_the_others(void **state)
 
 static void a_lease_is_renewed_in_time(void **state)
 {
-    struct server *server = start_server_that(&(const struct behaviour){.lease_time_ms = 60});
-    struct leasefs_session *session;
-    struct leasefs_lease *lease;
+    struct holder holder;
 
     (void)state;
-    session = open_session(server);
-    lease = open_lease(session, NULL);
-    await(server, &server->renewals, 3);
-    assert_int_equal(leasefs_lease_return(lease), 0);
-    leasefs_session_close(session);
-    stop_server(server);
+    hold(&holder, &(const struct behaviour){.lease_time_ms = 60}, LEASEFS_RECALL_KEEP);
+    await(holder.server, &holder.server->renewals, 3);
+    let_go(&holder, 0);
 }
 
 static void a_lease_that_the_server_does_not_renew_has_ended(void **state)
 {
-    struct server *server = start_server_that(&(const struct behaviour){
-        .lease_time_ms = 60,
-        .refuse_renew = "{\"code\":-32000,\"message\":\"expired\",\"data\":{\"errno\":\"ESTALE\"}}"});
-    struct notices notices = NOTICES(KEEP);
-    struct leasefs_session *session;
-    struct leasefs_lease *lease;
+    struct holder holder;
 
     (void)state;
-    session = open_session(server);
-    lease = open_lease(session, &notices);
-    allow_transfers(lease);
-    await_notice(&notices, &notices.revocations, 1);
-    assert_int_equal(begin_transfer(lease, false, 4096, 1), -ESTALE);
-    assert_int_equal(leasefs_lease_return(lease), -ESTALE);
-    leasefs_session_close(session);
-    stop_server(server);
+    hold(&holder,
+         &(const struct behaviour){.lease_time_ms = 60,
+                                   .refuse_renew =
+                                       "{\"code\":-32000,\"message\":\"expired\",\"data\":{\"errno\":\"ESTALE\"}}"},
+         LEASEFS_RECALL_KEEP);
+    await_notice(&holder.notices, &holder.notices.revocations, 1);
+    assert_int_equal(begin_transfer(holder.lease, false, 4096, 1), -ESTALE);
+    let_go(&holder, -ESTALE);
 }
 
 static void set_expiry(struct leasefs_lease *lease, uint64_t expires_at_ns)
@@ -158,33 +148,25 @@ static void set_expiry(struct leasefs_lease *lease, uint64_t expires_at_ns)
 
 static void a_completion_after_the_expiry_is_rejected(void **state)
 {
-    struct server *server = start_server();
-    struct leasefs_session *session = open_session(server);
-    struct leasefs_lease *lease = open_lease(session, NULL);
+    struct holder holder;
 
     (void)state;
-    allow_transfers(lease);
-    assert_int_equal(begin_transfer(lease, false, 4096, 1), 0);
-    set_expiry(lease, clock_now_ns());
-    assert_int_equal(lease_transfer_end(lease, 0), -ESTALE);
-    assert_int_equal(leasefs_lease_return(lease), 0);
-    leasefs_session_close(session);
-    stop_server(server);
+    hold(&holder, &(const struct behaviour){0}, LEASEFS_RECALL_KEEP);
+    assert_int_equal(begin_transfer(holder.lease, false, 4096, 1), 0);
+    set_expiry(holder.lease, clock_now_ns());
+    assert_int_equal(lease_transfer_end(holder.lease, 0), -ESTALE);
+    let_go(&holder, 0);
 }
 
 static void no_transfer_starts_close_to_the_expiry(void **state)
 {
-    struct server *server = start_server();
-    struct leasefs_session *session = open_session(server);
-    struct leasefs_lease *lease = open_lease(session, NULL);
+    struct holder holder;
 
     (void)state;
-    allow_transfers(lease);
-    set_expiry(lease, clock_now_ns() + 50 * NS_PER_MS);
-    assert_int_equal(begin_transfer(lease, false, 4096, 1), -ESTALE);
-    assert_int_equal(leasefs_lease_return(lease), 0);
-    leasefs_session_close(session);
-    stop_server(server);
+    hold(&holder, &(const struct behaviour){0}, LEASEFS_RECALL_KEEP);
+    set_expiry(holder.lease, clock_now_ns() + 50 * NS_PER_MS);
+    assert_int_equal(begin_transfer(holder.lease, false, 4096, 1), -ESTALE);
+    let_go(&holder, 0);
 }
 
 static void transfers_stay_inside_the_lease(void **state)
