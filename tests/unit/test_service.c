@@ -434,10 +434,10 @@ static int take_back_and_be_stuck(struct exposure *exposure, void (*late)(void *
     (void)exposure;
     assert_non_null(takeover);
     *takeover = (struct takeover){late, arg};
+    pthread_mutex_lock(&stuck.lock);
+    stuck.entered++; /* before the other thread lets the lease end */
     assert_int_equal(pthread_create(&thread, NULL, take_over, takeover), 0);
     pthread_detach(thread);
-    pthread_mutex_lock(&stuck.lock);
-    stuck.entered++;
     while (!stuck.go)
         pthread_cond_wait(&stuck.changed, &stuck.lock);
     pthread_mutex_unlock(&stuck.lock);
