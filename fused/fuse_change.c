@@ -6,12 +6,15 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "fused/caller.h"
 #include "fused/fuse_private.h"
+
+#define KEPT_MOST (64u << 20) /* bytes of writes that wait; then each keeps the rest of a page */
 
 struct change {
     struct parked parked;
@@ -54,17 +57,34 @@ static void interrupted(fuse_req_t req, void *data)
     park_interrupt(&change->parked);
 }
 
+/* How many bytes of a write are kept while it waits. Anybody may start many, and has them all in his own memory; so
+ * that they do not take ours, a write becomes a short one. Not Linux's own writeback: it would take that for all. */
+static size_t bytes_to_keep(struct change *change)
+{
+    _Atomic size_t *kept = &server_of(change->req)->kept_bytes;
+    size_t all = change->bytes ? change->length : 0, few = POOL_BLOCK_SIZE - change->offset % POOL_BLOCK_SIZE;
+
+    if (atomic_fetch_add(kept, all) + all > KEPT_MOST && all > few && change->parked.waiter.process != 0) {
+        atomic_fetch_sub(kept, all - few);
+        change->length = few;
+        return few;
+    }
+    return all;
+}
+
 /* The request's buffer is about to be reused. */
 static int parked_keep(struct parked *parked)
 {
     struct change *change = change_of(parked);
     size_t name_size = change->name ? strlen(change->name) + 1 : 0;
     size_t other_name_size = change->other_name ? strlen(change->other_name) + 1 : 0;
-    size_t n_bytes = change->bytes ? change->length : 0;
+    size_t n_bytes = bytes_to_keep(change);
     char *at = malloc(name_size + other_name_size + n_bytes + 1);
 
-    if (!at)
+    if (!at) {
+        atomic_fetch_sub(&server_of(change->req)->kept_bytes, n_bytes);
         return -ENOMEM;
+    }
     change->kept = at;
     if (change->name) {
         memcpy(at, change->name, name_size);
@@ -91,8 +111,11 @@ static void parked_finish(struct parked *parked, int64_t result)
     struct change *change = change_of(parked);
 
     /* From here on no interrupt callback runs, nor will it: libfuse calls it under the lock that this takes. */
-    if (change->kept)
+    if (change->kept) {
         fuse_req_interrupt_func(change->req, NULL, NULL);
+        if (change->bytes)
+            atomic_fetch_sub(&server_of(change->req)->kept_bytes, change->length);
+    }
     change->reply(change, result);
     free(change->kept);
     free(change);

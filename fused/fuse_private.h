@@ -25,8 +25,9 @@ struct fuse_server {
     struct fuse_server_config config;
     /* How long the kernel trusts attributes and names. It is the only client but for leases, whose commits tell it. */
     double cache_seconds;
-    bool direct_handles;    /* O_DIRECT handles go past the cache: see fuse_wire_direct_handles() */
-    int ready_fd, ended_fd; /* eventfds */
+    _Atomic size_t kept_bytes; /* of writes that wait */
+    bool direct_handles;       /* O_DIRECT handles go past the cache: see fuse_wire_direct_handles() */
+    int ready_fd, ended_fd;    /* eventfds */
     unsigned max_threads, max_readers;
     bool looping;
     pthread_t loop;

@@ -28,7 +28,8 @@
 #define SUBMISSION_ENTRIES 16u /* answers sent with one call; more take more calls */
 #define HEADER_ROOM        4096u
 #define FIRST_KNOCK        (UINT64_C(1) << 62) /* requests of programs have small numbers */
-#define KEPT_PAYLOAD       4096u               /* of an entry whose request waits */
+#define KEPT_PAYLOAD       4096u               /* of an entry whose request waits, or that is rarely used */
+#define RARELY             16u                 /* so many requests of the thread lie between two uses */
 
 /* One mapping: the header at its start, the payload at HEADER_ROOM. Before the payload is room to put the request's
  * parts together. */
@@ -41,6 +42,7 @@ struct entry {
     struct iovec parts[2];   /* both, for Linux to read while it registers the entry */
     _Atomic uint64_t unique; /* of the request that waits for its answer; 0: none does */
     bool answered;           /* while it is served */
+    uint64_t used;           /* when: the thread's `served` */
 };
 
 struct ring_thread {
@@ -50,6 +52,7 @@ struct ring_thread {
     struct io_uring uring;
     int err;                       /* why it has none */
     unsigned available;            /* entries that Linux has */
+    uint64_t served;               /* requests */
     int bell;                      /* eventfd: there is mail, or stop */
     pthread_mutex_t lock;          /* guards the rest */
     SLIST_HEAD(, entry) entries;   /* all */
@@ -232,13 +235,28 @@ static char *put_together(struct fuse_ring *ring, struct entry *entry, size_t *r
     return request;
 }
 
+static void forget_payload(const struct fuse_ring *ring, struct entry *entry)
+{
+    madvise(entry->payload + KEPT_PAYLOAD, ring->payload_room - KEPT_PAYLOAD, MADV_DONTNEED);
+}
+
 /* The request waits, perhaps for long, and others may come to do so: what it has brought was copied. */
 static void keep_little(struct ring_thread *thread, struct entry *entry)
 {
     pthread_mutex_lock(&thread->lock);
     if (atomic_load_explicit(&entry->unique, memory_order_relaxed)) /* its answer is not there yet */
-        madvise(entry->payload + KEPT_PAYLOAD, thread->ring->payload_room - KEPT_PAYLOAD, MADV_DONTNEED);
+        forget_payload(thread->ring, entry);
     pthread_mutex_unlock(&thread->lock);
+}
+
+/* Linux takes the entry that was used last. Where many requests wait, or did, there are as many entries, and most are
+ * used only when all of them go on at once: these do not keep what a request has brought. */
+static bool is_rarely_used(struct ring_thread *thread, struct entry *entry)
+{
+    bool rarely = thread->served - entry->used > RARELY;
+
+    entry->used = thread->served++;
+    return rarely;
 }
 
 static bool ask_for_nothing(struct fuse_ring *ring, uint64_t file)
@@ -303,6 +321,7 @@ static void serve(struct ring_thread *thread, struct entry *entry)
 {
     struct fuse_ring *ring = thread->ring;
     struct fuse_in_header in = *(const struct fuse_in_header *)entry->header->in_out; /* the answer goes there, too */
+    bool forget = is_rarely_used(thread, entry) && entry->header->entry.payload_size > KEPT_PAYLOAD;
     size_t size;
     char *request = put_together(ring, entry, &size);
 
@@ -318,6 +337,8 @@ static void serve(struct ring_thread *thread, struct entry *entry)
     serving = NULL;
     if (entry->answered) {
         note_file(ring, entry, &in);
+        if (forget && entry->header->entry.payload_size <= KEPT_PAYLOAD)
+            forget_payload(ring, entry);
         give(thread, entry, COMMIT_AND_FETCH);
         return;
     }

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -37,6 +38,7 @@
 #define FENCE_BOUND_NS   UINT64_C(2000000000) /* where there is no device to say */
 #define MAX_LEASES       65536u
 #define MAX_DESCRIPTORS  16384u
+#define OWN_MAPPING      (128 << 10)      /* what is larger is no part of the heap */
 #define MAX_OWNER_LEASES (MAX_LEASES / 2) /* no user takes them all */
 
 struct daemon {
@@ -447,6 +449,9 @@ int main(int argc, char **argv)
     struct options options;
     int status = EXIT_FAILURE;
 
+    /* What is large and freed goes back to the system. Else glibc keeps, where many have waited with much to write, all
+     * that they had brought. */
+    mallopt(M_MMAP_THRESHOLD, OWN_MAPPING);
     if (options_parse(argc, argv, &options))
         return EXIT_FAILURE;
     if (options.show_help) {
