@@ -115,9 +115,9 @@ int fs_link(struct fs *fs, uint64_t ino, uint64_t parent, const char *name, stru
 
 int fs_unlink(struct fs *fs, uint64_t parent, const char *name, struct lease_waiter *waiter);
 int fs_rmdir(struct fs *fs, uint64_t parent, const char *name);
-/* flags: RENAME_NOREPLACE, RENAME_EXCHANGE. */
+/* flags: RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT (`cred` owns what takes the old name). */
 int fs_rename(struct fs *fs, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name,
-              unsigned flags, struct lease_waiter *waiter);
+              unsigned flags, struct fs_cred cred, struct lease_waiter *waiter);
 
 /* At most `size` bytes with the terminating 0. Moves the link's time of access. */
 int fs_readlink(struct fs *fs, uint64_t ino, char *buffer, size_t size);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sysmacros.h>
 
 #include "fused/fs_front_door.h"
 #include "fused/fs_private.h"
@@ -16,6 +17,7 @@ struct rename {
     struct fs_inode *src, *dst;
     struct fs_dirent *src_entry, *dst_entry; /* valid while locked */
     struct fs_dirent *spare;                 /* the new entry, if it comes to one */
+    struct fs_inode *whiteout;               /* what takes the old name, or NULL; has no name yet */
     bool dst_gone;                           /* its last name was replaced */
 };
 
@@ -135,6 +137,19 @@ static void rename_exchange(struct rename *r)
     r->dst->ctime = fs_now();
 }
 
+/* The source has its new name. */
+static void give_up_old_name(struct fs *fs, struct rename *r)
+{
+    if (!r->whiteout) {
+        dir_remove(r->old_dir, r->src_entry);
+        return;
+    }
+    r->whiteout->nlink = 1;
+    inode_ref(r->whiteout);
+    dirent_set_inode(r->src_entry, r->whiteout);
+    inode_publish(fs, r->whiteout);
+}
+
 static int rename_over(struct fs *fs, struct rename *r, struct lease_waiter *waiter)
 {
     bool is_dir = r->dst->type == S_IFDIR;
@@ -146,7 +161,7 @@ static int rename_over(struct fs *fs, struct rename *r, struct lease_waiter *wai
             return err;
     }
     dirent_set_inode(r->dst_entry, r->src);
-    dir_remove(r->old_dir, r->src_entry);
+    give_up_old_name(fs, r);
     if (is_dir) {
         r->dst->nlink = 0;
         r->new_dir->nlink--;
@@ -163,7 +178,7 @@ static int rename_over(struct fs *fs, struct rename *r, struct lease_waiter *wai
 
 static void rename_to_free_name(struct fs *fs, struct rename *r)
 {
-    dir_remove(r->old_dir, r->src_entry);
+    give_up_old_name(fs, r);
     dir_insert(fs, r->new_dir, r->spare, r->src);
     r->spare = NULL;
     if (crosses(r))
@@ -219,13 +234,22 @@ static int check_names(const struct rename *r)
     if (strcmp(r->old_name, ".") == 0 || strcmp(r->old_name, "..") == 0 || strcmp(r->new_name, ".") == 0 ||
         strcmp(r->new_name, "..") == 0)
         return -EBUSY;
-    if (r->flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE))
+    if (r->flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT))
         return -EINVAL;
-    return r->flags == (RENAME_NOREPLACE | RENAME_EXCHANGE) ? -EINVAL : 0;
+    return r->flags & RENAME_EXCHANGE && r->flags != RENAME_EXCHANGE ? -EINVAL : 0;
+}
+
+static int whiteout_new(struct fs *fs, struct rename *r, struct fs_cred cred)
+{
+    int err = inode_new_in(fs, r->old_dir, S_IFCHR, cred, &r->whiteout);
+
+    if (!err)
+        r->whiteout->rdev = makedev(0, 0);
+    return err;
 }
 
 int fs_rename(struct fs *fs, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name,
-              unsigned flags, struct lease_waiter *waiter)
+              unsigned flags, struct fs_cred cred, struct lease_waiter *waiter)
 {
     struct rename r = {.old_name = name, .new_name = new_name, .flags = flags};
     int err = check_names(&r);
@@ -241,6 +265,10 @@ int fs_rename(struct fs *fs, uint64_t parent, const char *name, uint64_t new_par
     err = inode_get_type(fs, new_parent, S_IFDIR, &r.new_dir);
     if (err)
         goto out_old;
+    if (flags & RENAME_WHITEOUT)
+        err = whiteout_new(fs, &r, cred);
+    if (err)
+        goto out_new;
     if (crosses(&r) && pthread_rwlock_trywrlock(&fs->rename_lock)) {
         turn_pass();
         pthread_rwlock_wrlock(&fs->rename_lock);
@@ -248,6 +276,8 @@ int fs_rename(struct fs *fs, uint64_t parent, const char *name, uint64_t new_par
     err = rename_dirs(fs, &r, waiter);
     if (crosses(&r))
         pthread_rwlock_unlock(&fs->rename_lock);
+    inode_put(fs, r.whiteout);
+out_new:
     inode_put(fs, r.new_dir);
 out_old:
     inode_put(fs, r.old_dir);

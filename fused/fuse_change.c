@@ -253,7 +253,7 @@ void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 static int64_t run_rename(struct change *c, struct lease_waiter *waiter)
 {
-    return fs_rename(fs_of(c->req), c->ino, c->name, c->other_ino, c->other_name, c->flags, waiter);
+    return fs_rename(fs_of(c->req), c->ino, c->name, c->other_ino, c->other_name, c->flags, cred_of(c->req), waiter);
 }
 
 void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name,

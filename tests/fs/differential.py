@@ -87,7 +87,8 @@ class Sequence:
             lambda: f"{self.user()}unlink {self.name()}",
             lambda: f"{self.user()}rmdir {self.name()}",
             lambda: f"{self.user()}rename {self.name()} {self.name()}",
-            lambda: f"rename2 {self.name()} {self.name()} {choice(['NOREPLACE', 'EXCHANGE', 'NOREPLACE+EXCHANGE'])}",
+            lambda: f"rename2 {self.name()} {self.name()} "
+                    + choice(['NOREPLACE', 'EXCHANGE', 'NOREPLACE+EXCHANGE', 'WHITEOUT', 'WHITEOUT+NOREPLACE']),
             lambda: f"{choice(HANDLES)} = open {self.name()} "
                     + choice(["O_RDWR", "O_RDWR+O_CREAT", "O_RDONLY", "O_RDWR+O_CREAT+O_EXCL", "O_WRONLY+O_APPEND",
                               "O_RDWR+O_TRUNC", "O_RDONLY+O_DIRECTORY", "O_RDWR+O_NOFOLLOW+O_CREAT"])

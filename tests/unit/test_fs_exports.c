@@ -226,8 +226,8 @@ static void a_directory_that_moves_out_takes_nobody_along(void **state)
     atomic_store(&stop, false);
     assert_int_equal(pthread_create(&thread, NULL, keep_looking, f), 0);
     for (int i = 0; i < 20000; i++) {
-        assert_int_equal(fs_rename(f->fs, data.ino, "sub", FS_ROOT_INO, "sub", 0, NULL), 0);
-        assert_int_equal(fs_rename(f->fs, FS_ROOT_INO, "sub", data.ino, "sub", 0, NULL), 0);
+        assert_int_equal(fs_rename(f->fs, data.ino, "sub", FS_ROOT_INO, "sub", 0, (struct fs_cred){0}, NULL), 0);
+        assert_int_equal(fs_rename(f->fs, FS_ROOT_INO, "sub", data.ino, "sub", 0, (struct fs_cred){0}, NULL), 0);
     }
     atomic_store(&stop, true);
     pthread_join(thread, &escaped);

@@ -175,22 +175,22 @@ static int64_t do_rmdir(struct tree *t)
 
 static int64_t do_rename(struct tree *t)
 {
-    return fs_rename(t->f->fs, t->dir, "file", t->full, "moved", 0, NULL);
+    return fs_rename(t->f->fs, t->dir, "file", t->full, "moved", 0, ROOT_CRED, NULL);
 }
 
 static int64_t do_rename_over(struct tree *t)
 {
-    return fs_rename(t->f->fs, t->dir, "file", t->other, "linked", 0, NULL);
+    return fs_rename(t->f->fs, t->dir, "file", t->other, "linked", 0, ROOT_CRED, NULL);
 }
 
 static int64_t do_rename_dir_over(struct tree *t)
 {
-    return fs_rename(t->f->fs, t->dir, "full", t->other, "empty", 0, NULL);
+    return fs_rename(t->f->fs, t->dir, "full", t->other, "empty", 0, ROOT_CRED, NULL);
 }
 
 static int64_t do_exchange(struct tree *t)
 {
-    return fs_rename(t->f->fs, t->dir, "full", t->other, "linked", RENAME_EXCHANGE, NULL);
+    return fs_rename(t->f->fs, t->dir, "full", t->other, "linked", RENAME_EXCHANGE, ROOT_CRED, NULL);
 }
 
 static int64_t set_attr(struct tree *t, uint64_t ino, const struct stat *attr, unsigned what)

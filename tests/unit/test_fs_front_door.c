@@ -221,16 +221,19 @@ static void renaming_over_the_last_name_waits_and_other_renames_do_not(void **st
     struct test_lease lease_b = take_lease(f, b, LEASE_WRITE, 0, BLOCK);
     struct parked_op op = PARKED_OP;
 
-    assert_int_equal(fs_rename(f->fs, FS_ROOT_INO, "a", FS_ROOT_INO, "c", 0, &op.waiter), 0);
-    assert_int_equal(fs_rename(f->fs, FS_ROOT_INO, "c", FS_ROOT_INO, "b", RENAME_EXCHANGE, &op.waiter), 0);
-    assert_int_equal(fs_rename(f->fs, FS_ROOT_INO, "c", FS_ROOT_INO, "b", RENAME_EXCHANGE, &op.waiter), 0);
+    assert_int_equal(fs_rename(f->fs, FS_ROOT_INO, "a", FS_ROOT_INO, "c", 0, (struct fs_cred){0}, &op.waiter), 0);
+    assert_int_equal(
+        fs_rename(f->fs, FS_ROOT_INO, "c", FS_ROOT_INO, "b", RENAME_EXCHANGE, (struct fs_cred){0}, &op.waiter), 0);
+    assert_int_equal(
+        fs_rename(f->fs, FS_ROOT_INO, "c", FS_ROOT_INO, "b", RENAME_EXCHANGE, (struct fs_cred){0}, &op.waiter), 0);
     assert_int_equal(f->recalls, 0);
-    assert_int_equal(fs_rename(f->fs, FS_ROOT_INO, "c", FS_ROOT_INO, "b", 0, &op.waiter), -EINPROGRESS);
+    assert_int_equal(fs_rename(f->fs, FS_ROOT_INO, "c", FS_ROOT_INO, "b", 0, (struct fs_cred){0}, &op.waiter),
+                     -EINPROGRESS);
     assert_true(exists(f, FS_ROOT_INO, "c"));
     assert_int_equal(state_of(f, &lease_a), LEASE_ACTIVE);
     assert_int_equal(state_of(f, &lease_b), LEASE_RECALLED);
     end_lease(f, &lease_b);
-    assert_int_equal(fs_rename(f->fs, FS_ROOT_INO, "c", FS_ROOT_INO, "b", 0, &op.waiter), 0);
+    assert_int_equal(fs_rename(f->fs, FS_ROOT_INO, "c", FS_ROOT_INO, "b", 0, (struct fs_cred){0}, &op.waiter), 0);
     done(f, &op);
     end_lease(f, &lease_a);
 }

@@ -171,12 +171,12 @@ static int64_t unlink_a_name(struct scene *s, struct lease_waiter *waiter)
 
 static int64_t rename_over(struct scene *s, struct lease_waiter *waiter)
 {
-    return fs_rename(s->f->fs, FS_ROOT_INO, "b", FS_ROOT_INO, "a", 0, waiter);
+    return fs_rename(s->f->fs, FS_ROOT_INO, "b", FS_ROOT_INO, "a", 0, (struct fs_cred){0}, waiter);
 }
 
 static int64_t rename_away(struct scene *s, struct lease_waiter *waiter)
 {
-    return fs_rename(s->f->fs, FS_ROOT_INO, "a", FS_ROOT_INO, "c", 0, waiter);
+    return fs_rename(s->f->fs, FS_ROOT_INO, "a", FS_ROOT_INO, "c", 0, (struct fs_cred){0}, waiter);
 }
 
 static int64_t publish_over(struct scene *s, struct lease_waiter *waiter)

@@ -150,7 +150,7 @@ static void nothing_is_added_to_a_removed_directory(void **state)
     assert_int_equal(fs_rmdir(f->fs, FS_ROOT_INO, "d"), 0);
     assert_int_equal(fs_mkdir(f->fs, dir, "x", 0755, (struct fs_cred){0, 0}, &entry), -ENOENT);
     assert_int_equal(fs_link(f->fs, file, dir, "x", &entry), -ENOENT);
-    assert_int_equal(fs_rename(f->fs, FS_ROOT_INO, "a", dir, "x", 0, NULL), -ENOENT);
+    assert_int_equal(fs_rename(f->fs, FS_ROOT_INO, "a", dir, "x", 0, (struct fs_cred){0}, NULL), -ENOENT);
     assert_int_equal(stat_of(f, FS_ROOT_INO).st_nlink, 2);
 }
 
@@ -177,14 +177,14 @@ static void a_directory_does_not_move_into_itself(void **state)
     uint64_t b = make_dir(f, a, "b");
     uint64_t c = make_dir(f, b, "c");
 
-    assert_int_equal(fs_rename(f->fs, FS_ROOT_INO, "a", c, "x", 0, NULL), -EINVAL);
-    assert_int_equal(fs_rename(f->fs, FS_ROOT_INO, "a", a, "x", 0, NULL), -EINVAL);
-    assert_int_equal(fs_rename(f->fs, b, "c", FS_ROOT_INO, "a", 0, NULL), -ENOTEMPTY);
-    assert_int_equal(fs_rename(f->fs, b, "c", FS_ROOT_INO, "a", RENAME_EXCHANGE, NULL), -EINVAL);
-    assert_int_equal(fs_rename(f->fs, b, "c", FS_ROOT_INO, "c", 0, NULL), 0);
+    assert_int_equal(fs_rename(f->fs, FS_ROOT_INO, "a", c, "x", 0, (struct fs_cred){0}, NULL), -EINVAL);
+    assert_int_equal(fs_rename(f->fs, FS_ROOT_INO, "a", a, "x", 0, (struct fs_cred){0}, NULL), -EINVAL);
+    assert_int_equal(fs_rename(f->fs, b, "c", FS_ROOT_INO, "a", 0, (struct fs_cred){0}, NULL), -ENOTEMPTY);
+    assert_int_equal(fs_rename(f->fs, b, "c", FS_ROOT_INO, "a", RENAME_EXCHANGE, (struct fs_cred){0}, NULL), -EINVAL);
+    assert_int_equal(fs_rename(f->fs, b, "c", FS_ROOT_INO, "c", 0, (struct fs_cred){0}, NULL), 0);
     assert_int_equal(stat_of(f, b).st_nlink, 2);
     assert_int_equal(stat_of(f, FS_ROOT_INO).st_nlink, 4);
-    assert_int_equal(fs_rename(f->fs, FS_ROOT_INO, "a", c, "a", 0, NULL), 0);
+    assert_int_equal(fs_rename(f->fs, FS_ROOT_INO, "a", c, "a", 0, (struct fs_cred){0}, NULL), 0);
     assert_int_equal(stat_of(f, c).st_nlink, 3);
 }
 
@@ -195,10 +195,10 @@ static void renaming_one_of_two_names_onto_the_other_does_nothing(void **state)
     struct fs_entry entry;
 
     assert_int_equal(fs_link(f->fs, ino, FS_ROOT_INO, "b", &entry), 0);
-    assert_int_equal(fs_rename(f->fs, FS_ROOT_INO, "a", FS_ROOT_INO, "b", 0, NULL), 0);
+    assert_int_equal(fs_rename(f->fs, FS_ROOT_INO, "a", FS_ROOT_INO, "b", 0, (struct fs_cred){0}, NULL), 0);
     assert_true(exists(f, FS_ROOT_INO, "a"));
     assert_int_equal(stat_of(f, ino).st_nlink, 2);
-    assert_int_equal(fs_rename(f->fs, FS_ROOT_INO, "a", FS_ROOT_INO, "a", 0, NULL), 0);
+    assert_int_equal(fs_rename(f->fs, FS_ROOT_INO, "a", FS_ROOT_INO, "a", 0, (struct fs_cred){0}, NULL), 0);
 }
 
 /* Cookies: a reader that stops after any entry and goes on later misses and repeats nothing that stays. */
@@ -253,7 +253,7 @@ static void a_path_is_told_by_one_of_the_names(void **state)
     assert_int_equal(fs_getxattr(f->fs, FS_ROOT_INO, FS_XATTR_PATH, path, sizeof(path)), 1);
     assert_int_equal(path[0], '/');
     assert_int_equal(fs_getxattr(f->fs, file, FS_XATTR_PATH, path, 3), -ERANGE);
-    assert_int_equal(fs_rename(f->fs, FS_ROOT_INO, "a", FS_ROOT_INO, "z", 0, NULL), 0);
+    assert_int_equal(fs_rename(f->fs, FS_ROOT_INO, "a", FS_ROOT_INO, "z", 0, (struct fs_cred){0}, NULL), 0);
     memset(path, 0, sizeof(path));
     assert_int_equal(fs_getxattr(f->fs, file, FS_XATTR_PATH, path, sizeof(path)), 6);
     assert_string_equal(path, "/z/b/c");
@@ -268,7 +268,7 @@ static void the_parent_is_found_by_its_dots(void **state)
 
     assert_int_equal(fs_lookup(f->fs, b, "..", &entry), 0);
     assert_int_equal(entry.ino, a);
-    assert_int_equal(fs_rename(f->fs, a, "b", FS_ROOT_INO, "b", 0, NULL), 0);
+    assert_int_equal(fs_rename(f->fs, a, "b", FS_ROOT_INO, "b", 0, (struct fs_cred){0}, NULL), 0);
     assert_int_equal(fs_lookup(f->fs, b, "..", &entry), 0);
     assert_int_equal(entry.ino, FS_ROOT_INO);
     assert_int_equal(fs_lookup(f->fs, b, ".", &entry), 0);

@@ -241,7 +241,7 @@ static void files_without_names_are_counted(void **state)
     assert_int_equal(atomic_load(&fs->space.nameless), 0);
     fs_unlink(fs, FS_ROOT_INO, "a2", NULL);
     assert_int_equal(atomic_load(&fs->space.nameless), 1);
-    fs_rename(fs, FS_ROOT_INO, "b", FS_ROOT_INO, "c", 0, NULL);
+    fs_rename(fs, FS_ROOT_INO, "b", FS_ROOT_INO, "c", 0, (struct fs_cred){0}, NULL);
     assert_int_equal(atomic_load(&fs->space.nameless), 2);
     fs_forget(fs, a, 2);
     fs_forget(fs, c, 1);
