@@ -242,21 +242,20 @@ static void set_times(struct fs_inode *inode, const struct stat *attr, unsigned 
     inode->ctime = what & FS_SET_CTIME ? attr->st_ctim : now;
 }
 
-/* What an immutable or append-only file lets be set: an empty change, which drops set-user-id; of the latter, times to
- * now. */
+/* What an immutable or append-only file lets be set: an empty change, which drops set-user-id; of the latter, both
+ * times to now, for which only one of them is too particular. */
 static int check_kept(const struct fs_inode *inode, unsigned what)
 {
     unsigned allowed = FS_SET_KILL_PRIV | FS_SET_CTIME | FS_SET_TIMES_KEPT;
+    bool mtime_now = what & (what & FS_SET_TIMES_KEPT ? FS_SET_MTIME : FS_SET_MTIME_NOW);
 
     if (!inode_kept(inode))
         return 0;
     if (!inode_immutable(inode)) {
-        if (what & FS_SET_TIMES_KEPT)
-            allowed |= FS_SET_ATIME | FS_SET_MTIME;
-        if (what & FS_SET_ATIME_NOW)
-            allowed |= FS_SET_ATIME | FS_SET_ATIME_NOW;
-        if (what & FS_SET_MTIME_NOW)
-            allowed |= FS_SET_MTIME | FS_SET_MTIME_NOW;
+        if (mtime_now && (what & FS_SET_ATIME_NOW))
+            allowed |= FS_SET_ATIME | FS_SET_ATIME_NOW | FS_SET_MTIME | FS_SET_MTIME_NOW;
+        else if (what & FS_SET_TIMES_KEPT)
+            allowed |= FS_SET_MTIME; /* of a write that was kept */
     }
     return what & ~allowed ? -EPERM : 0;
 }
