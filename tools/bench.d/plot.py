@@ -76,7 +76,7 @@ def draw_rdma(document, metrics):
     if metrics:
         draw_bars(bars, document, metrics, "verbs")
     draw_curves(revoke, document, "revoke", "taking access away: leasefs beside the bare verb")
-    draw_curves(grant, document, "grant", "first byte readable beside mmap and reg_mr")
+    draw_curves(grant, document, "grant", "first byte readable beside the exchange with bare verbs")
     return figure, bars
 
 

@@ -269,9 +269,9 @@ def measure_bytes(samples, options, extent, scratch, clock):
 
 # --- leases ---
 
-def bare(options, mechanism, size, rounds):
+def bare(options, mechanism, size, rounds, *words):
     """None: this device cannot do it."""
-    command = [f"{options.programs}/verbs_bench", f"--size={size}", f"--count={rounds}", mechanism]
+    command = [f"{options.programs}/verbs_bench", f"--size={size}", f"--count={rounds}", *words, mechanism]
     if options.device:
         command.append(f"--device={options.device}")
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=300, check=False)
@@ -293,15 +293,17 @@ def ladder_of(mechanism):
 
 
 def measure_size(samples, options, mechanism, size, rounds, leasefs):
-    verbs = bare(options, mechanism, size, rounds)
+    grants = mechanism in ("dereg", "odp")
+    verbs = bare(options, mechanism, size, rounds, *(["--exchange"] if grants else []))
     told = leasefs.measure("revoke", "/data", size=size, count=rounds, mechanism=mechanism)
     for subject, taken in (("leasefs", told), ("verbs", verbs)):
         samples.add_latencies(f"revoke.{mechanism}", subject, taken["revoke_us"], size)
-    if mechanism in ("dereg", "odp"):
+    if grants:
         told = leasefs.measure("grant", "/data", size=size, count=rounds)
         style = "pinned" if mechanism == "dereg" else mechanism
-        samples.add_latencies(f"grant.{style}", "leasefs", told["first_byte_us"], size)
-        samples.add_latencies(f"grant.{style}", "verbs", verbs["expose_us"], size)
+        for subject, taken in (("leasefs", told["first_byte_us"]), ("verbs", verbs["first_byte_us"]),
+                               ("calls", verbs["expose_us"])):
+            samples.add_latencies(f"grant.{style}", subject, taken, size)
 
 
 def measure_mechanism(samples, options, extent, scratch, clock, mechanism):

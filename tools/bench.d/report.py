@@ -128,20 +128,23 @@ def words_of(size):
     return str(size)
 
 
-def beside(subjects):
-    """ "205 / 110 (1.9)": leasefs, the bare verb, the ratio."""
-    if OURS not in subjects or "verbs" not in subjects:
+def beside(subjects, other):
+    """ "205 / 110 (1.9)": leasefs, the bare verbs, the ratio."""
+    if OURS not in subjects or other not in subjects:
         return "-"
-    ratio = ratio_of(subjects[OURS], subjects["verbs"])
-    return f"{short(median(subjects[OURS]))} / {short(median(subjects['verbs']))} ({short(ratio)})"
+    ratio = ratio_of(subjects[OURS], subjects[other])
+    return f"{short(median(subjects[OURS]))} / {short(median(subjects[other]))} ({short(ratio)})"
 
 
 def sized_table(metrics):
-    """A row for each family of metrics that differ in size alone."""
+    """A row for each family of metrics that differ in size alone; another for the calls alone, where there are some."""
     sizes = sorted({size_of(metric) for metric in metrics})
     cells = [["us: leasefs / verbs (ratio)", *(words_of(size) for size in sizes)]]
     for family in dict.fromkeys(metric.rpartition(".")[0] for metric in metrics):
-        cells.append([family, *(beside(metrics.get(f"{family}.{size}", {})) for size in sizes)])
+        members = [metrics.get(f"{family}.{size}", {}) for size in sizes]
+        cells.append([family, *(beside(subjects, "verbs") for subjects in members)])
+        if any("calls" in subjects for subjects in members):
+            cells.append([f"{family} / calls alone", *(beside(subjects, "calls") for subjects in members)])
     return lines_of(cells, range(1, len(cells[0])))
 
 

@@ -5,16 +5,19 @@
  * Each round maps a window of memory that is there already, registers it, takes remote access away by one mechanism
  * and cleans up. A server does neither in a hot loop: somebody's message wakes a thread, which then finds its code and
  * the kernel's out of the caches. So before each of the two another process is asked for a byte, and gives it after a
- * millisecond; only the verbs are timed. Prints one JSON object with lists of microseconds. Exit code 77: the device
- * cannot do it. */
+ * millisecond; only the verbs are timed.
+ *
+ * With --exchange also all that a client's first byte needs: another process asks by a message, is told an address and
+ * a key, and reads a byte over a connection that was there before. Back to back, as leasefs_bench asks for leases.
+ *
+ * Prints one JSON object with lists of microseconds. Exit code 77: the device cannot do it. */
+
+#include "tools/bench.d/verbs_bench.h"
 
 #include <argp.h>
 #include <err.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <infiniband/verbs.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,48 +25,6 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
-
-#include "rdma/rereg.h"
-
-#define CANNOT 77
-
-struct settings {
-    const char *mechanism, *device;
-    uint64_t size;
-    unsigned count;
-};
-
-struct bench {
-    const struct settings *settings;
-    struct ibv_context *context;
-    struct ibv_pd *pd;
-    struct ibv_cq *cq;
-    struct ibv_qp *qp; /* connected to itself: windows are bound through a working one */
-    enum rereg_path rereg;
-    int memory; /* memfd */
-    int client; /* a socket: who asks */
-
-    /* One round's. */
-    void *window;
-    struct ibv_mr *mr;
-    struct ibv_mw *mw;
-};
-
-struct mechanism {
-    const char *name;
-    int access; /* beside remote reading */
-    void (*prepare)(struct bench *bench);
-    void (*expose_more)(struct bench *bench);
-    void (*revoke)(struct bench *bench);
-};
-
-static uint64_t now_ns(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
 
 /* ---- mechanisms ---- */
 
@@ -107,63 +68,18 @@ static void revoke_by_odp(struct bench *bench)
         err(1, "mmap");
 }
 
-static void make_qp(struct bench *bench)
-{
-    struct ibv_qp_init_attr attr = {
-        .qp_type = IBV_QPT_RC,
-        .cap = {.max_send_wr = 16, .max_recv_wr = 1, .max_send_sge = 1, .max_recv_sge = 1},
-    };
-
-    bench->cq = ibv_create_cq(bench->context, 32, NULL, NULL, 0);
-    if (!bench->cq)
-        err(1, "cq");
-    attr.send_cq = attr.recv_cq = bench->cq;
-    bench->qp = ibv_create_qp(bench->pd, &attr);
-    if (!bench->qp)
-        err(1, "qp");
-}
-
-static void connect_qp(struct bench *bench, int gid_index, enum ibv_mtu mtu)
-{
-    struct ibv_qp_attr attr = {.qp_state = IBV_QPS_INIT, .port_num = 1};
-    union ibv_gid gid;
-
-    if (ibv_query_gid(bench->context, 1, gid_index, &gid))
-        err(1, "gid");
-    if (ibv_modify_qp(bench->qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS))
-        err(1, "qp: init");
-    attr = (struct ibv_qp_attr){
-        .qp_state = IBV_QPS_RTR,
-        .path_mtu = mtu,
-        .dest_qp_num = bench->qp->qp_num,
-        .min_rnr_timer = 12,
-        .ah_attr = {.is_global = 1,
-                    .port_num = 1,
-                    .grh = {.dgid = gid, .sgid_index = (uint8_t)gid_index, .hop_limit = 1}},
-    };
-    if (ibv_modify_qp(bench->qp, &attr,
-                      IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
-                          IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER))
-        err(1, "qp: rtr");
-    attr = (struct ibv_qp_attr){.qp_state = IBV_QPS_RTS, .timeout = 14, .retry_cnt = 7, .rnr_retry = 7};
-    if (ibv_modify_qp(bench->qp, &attr,
-                      IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_SQ_PSN |
-                          IBV_QP_MAX_QP_RD_ATOMIC))
-        err(1, "qp: rts");
-}
-
 static void prepare_mw(struct bench *bench)
 {
     struct ibv_device_attr attr;
-    struct ibv_port_attr port;
 
     if (ibv_query_device(bench->context, &attr) ||
         !(attr.device_cap_flags & (IBV_DEVICE_MEM_WINDOW_TYPE_2A | IBV_DEVICE_MEM_WINDOW_TYPE_2B)))
         errx(CANNOT, "no memory windows of type 2 here");
-    if (ibv_query_port(bench->context, 1, &port))
-        err(1, "port");
-    make_qp(bench);
-    connect_qp(bench, 0, port.active_mtu);
+    bench->cq = ibv_create_cq(bench->context, 32, NULL, NULL, 0);
+    if (!bench->cq)
+        err(1, "cq");
+    bench->qp = make_qp(bench->pd, bench->cq);
+    connect_qp(bench->qp, bench->qp->qp_num);
 }
 
 static void bind_mw(struct bench *bench)
@@ -208,21 +124,22 @@ static const struct mechanism mechanisms[] = {
 /* ---- who asks ---- */
 
 /* Another process, which ends with the other side of its socket. */
-static void run_client(int server)
+static void run_client(int server, const struct settings *settings)
 {
     const struct timespec pause = {.tv_nsec = 1000000};
     char byte;
 
+    (void)settings;
     while (read(server, &byte, 1) == 1) {
         nanosleep(&pause, NULL);
         if (write(server, &byte, 1) != 1)
             break;
     }
-    _exit(0);
 }
 
-/* Before the device is opened: the child has none. */
-static void start_client(struct bench *bench)
+/* Before the device is opened: the child has none. Returns our end of its socket. */
+static int start_client(void (*run)(int server, const struct settings *settings), const struct settings *settings,
+                        int not_its)
 {
     int ends[2];
 
@@ -233,10 +150,13 @@ static void start_client(struct bench *bench)
         err(1, "fork");
     case 0:
         close(ends[0]);
-        run_client(ends[1]);
+        if (not_its >= 0)
+            close(not_its);
+        run(ends[1], settings);
+        _exit(0);
     }
     close(ends[1]);
-    bench->client = ends[0];
+    return ends[0];
 }
 
 static void await_request(struct bench *bench)
@@ -247,9 +167,9 @@ static void await_request(struct bench *bench)
         errx(1, "the process that asks is gone");
 }
 
-/* ---- rounds ---- */
+/* ---- the server ---- */
 
-static void expose(struct bench *bench, const struct mechanism *mechanism)
+void expose(struct bench *bench, const struct mechanism *mechanism)
 {
     bench->window = mmap(NULL, bench->settings->size, PROT_READ | PROT_WRITE, MAP_SHARED, bench->memory, 0);
     if (bench->window == MAP_FAILED)
@@ -262,13 +182,15 @@ static void expose(struct bench *bench, const struct mechanism *mechanism)
         mechanism->expose_more(bench);
 }
 
-static void clean_up(struct bench *bench)
+void clean_up(struct bench *bench)
 {
     if (bench->mr && ibv_dereg_mr(bench->mr))
         err(1, "dereg");
     munmap(bench->window, bench->settings->size);
     bench->mr = NULL;
 }
+
+/* ---- rounds ---- */
 
 static void print_samples(const char *name, const double *samples, unsigned count, bool last)
 {
@@ -281,10 +203,8 @@ static void print_samples(const char *name, const double *samples, unsigned coun
 static void run(struct bench *bench, const struct mechanism *mechanism)
 {
     unsigned count = bench->settings->count;
-    double *exposing = calloc(count, sizeof(*exposing)), *revoking = calloc(count, sizeof(*revoking));
+    double *exposing = samples_new(count), *revoking = samples_new(count), *first_byte = samples_new(count);
 
-    if (!exposing || !revoking)
-        err(1, "memory");
     if (mechanism->prepare)
         mechanism->prepare(bench);
     for (unsigned i = 0; i < count; i++) {
@@ -300,29 +220,17 @@ static void run(struct bench *bench, const struct mechanism *mechanism)
         revoking[i] = (double)(now_ns() - started) / 1e3;
         clean_up(bench);
     }
+    if (bench->settings->exchange)
+        exchange_serve(bench, mechanism, first_byte);
     putchar('{');
+    if (bench->settings->exchange)
+        print_samples("first_byte_us", first_byte, count, false);
     print_samples("expose_us", exposing, count, false);
     print_samples("revoke_us", revoking, count, true);
     puts("}");
     free(exposing);
     free(revoking);
-}
-
-static void open_device(struct bench *bench)
-{
-    int n;
-    struct ibv_device **devices = ibv_get_device_list(&n);
-    const char *name = bench->settings->device;
-
-    for (int i = 0; devices && i < n && !bench->context; i++)
-        if (!name || !strcmp(name, ibv_get_device_name(devices[i])))
-            bench->context = ibv_open_device(devices[i]);
-    if (!bench->context)
-        errx(CANNOT, "no RDMA device%s%s", name ? " " : "", name ? name : "");
-    ibv_free_device_list(devices);
-    bench->pd = ibv_alloc_pd(bench->context);
-    if (!bench->pd)
-        err(1, "pd");
+    free(first_byte);
 }
 
 /* Memory that is there, as a pool's is. */
@@ -344,6 +252,7 @@ static void close_all(struct bench *bench)
     ibv_close_device(bench->context);
     close(bench->memory);
     close(bench->client);
+    close(bench->reader);
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -360,12 +269,17 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 'n':
         settings->count = (unsigned)strtoul(arg, NULL, 10);
         return 0;
+    case 'x':
+        settings->exchange = true;
+        return 0;
     case ARGP_KEY_ARG:
         settings->mechanism = arg;
         return 0;
     case ARGP_KEY_END:
         if (!settings->mechanism || !settings->size || !settings->count)
             argp_error(state, "a mechanism, a size and a count are needed");
+        if (settings->exchange && !strcmp(settings->mechanism, "mw"))
+            argp_error(state, "a window's key is for one queue pair: no exchange with mw");
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -378,6 +292,7 @@ int main(int argc, char **argv)
         {"device", 'D', "NAME", 0, "RDMA device (the first)", 0},
         {"size", 's', "BYTES", 0, "Bytes exposed (4096)", 0},
         {"count", 'n', "N", 0, "Rounds (20)", 0},
+        {"exchange", 'x', NULL, 0, "Measure a client's first byte, too", 0},
         {0},
     };
     static const struct argp argp = {.options = options,
@@ -390,8 +305,10 @@ int main(int argc, char **argv)
     argp_parse(&argp, argc, argv, 0, NULL, &settings);
     for (size_t i = 0; i < sizeof(mechanisms) / sizeof(*mechanisms); i++) {
         if (!strcmp(mechanisms[i].name, settings.mechanism)) {
-            start_client(&bench);
-            open_device(&bench);
+            bench.client = start_client(run_client, &settings, -1);
+            bench.reader = start_client(exchange_read, &settings, bench.client);
+            bench.pd = open_device(settings.device);
+            bench.context = bench.pd->context;
             make_memory(&bench);
             run(&bench, &mechanisms[i]);
             close_all(&bench);
