@@ -62,7 +62,7 @@ static void answer_returns(struct pending_return *returns)
     for (; returns; returns = next) {
         next = returns->next;
         if (returns->id)
-            session_mail(returns->session, jsonrpc_result(returns->id, json_pack("{s:[]}", "kept")));
+            session_mail_line(returns->session, jsonrpc_result_line(returns->id, "{\"kept\":[]}"));
         json_decref(returns->id);
         session_unref(returns->session);
         free(returns);

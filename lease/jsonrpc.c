@@ -6,16 +6,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lease/json_line.h"
 #include <leasefs/protocol.h>
 
 int jsonrpc_parse(const char *line, size_t length, struct jsonrpc_request *ret_request, const char **ret_why)
 {
-    json_error_t error;
     const char *version;
     json_t *method;
 
     *ret_request = (struct jsonrpc_request){0};
-    ret_request->message = json_loadb(line, length, JSON_REJECT_DUPLICATES, &error);
+    ret_request->message = json_line_load(line, length);
     if (!ret_request->message) {
         *ret_why = "not one JSON value on one line";
         return LEASEFS_RPC_PARSE_ERROR;

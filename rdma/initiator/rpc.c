@@ -8,6 +8,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "lease/json_line.h"
 #include "lease/lock_order.h"
 #include "rdma/initiator/channel.h"
 #include "rdma/initiator/clock.h"
@@ -381,7 +382,7 @@ static int dispatch_reply(struct rpc *rpc, json_t *message, const struct reader 
 /* A caller ends calls and leaves all else as it is. */
 static int dispatch_line(struct rpc *rpc, const char *line, size_t length, const struct reader *reader)
 {
-    json_t *message = json_loadb(line, length, JSON_REJECT_DUPLICATES, NULL);
+    json_t *message = json_line_load(line, length);
     const char *method = json_string_value(json_object_get(message, "method"));
     int status = 0;
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lease/json_line.h"
 #include "lease/jsonrpc.h"
 #include <leasefs/protocol.h>
 
@@ -50,6 +51,16 @@ static void check_answer(json_t *answer, const json_t *id)
     free(text);
 }
 
+/* It never takes what jansson would not, and makes the same of the rest. */
+static void check_reader(const char *text, size_t size)
+{
+    json_t *ours = json_line_load(text, size), *theirs = json_loadb(text, size, JSON_REJECT_DUPLICATES, NULL);
+
+    must(ours == theirs || json_equal(ours, theirs));
+    json_decref(ours);
+    json_decref(theirs);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct jsonrpc_request request;
@@ -65,5 +76,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         check_answer(jsonrpc_result(request.id, json_object()), request.id);
     }
     json_decref(request.message);
+    check_reader((const char *)data, size);
     return 0;
 }

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * jansson fetches each byte by a callback, checks it, and copies it twice: a lease waits for that longer than for all
+ * that is done about it. Here the objects are made at once of what needs no thought. Anything else is jansson's:
+ * escapes, bytes beyond ASCII, fractions, numbers that do not fit, whitespace but spaces, all that may be
+ * wrong.
+ */
+#include "lease/json_line.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#define MAX_DEPTH  4
+#define MAX_DIGITS 19 /* of INT64_MAX */
+
+struct reader {
+    const char *at, *end;
+};
+
+static char next(const struct reader *reader)
+{
+    return reader->at < reader->end ? *reader->at : '\0';
+}
+
+static void skip_spaces(struct reader *reader)
+{
+    while (next(reader) == ' ')
+        reader->at++;
+}
+
+static bool take(struct reader *reader, char wanted)
+{
+    skip_spaces(reader);
+    if (next(reader) != wanted)
+        return false;
+    reader->at++;
+    return true;
+}
+
+/* Behind its first quote. */
+static bool take_characters(struct reader *reader, const char **ret_text, size_t *ret_length)
+{
+    const char *start = reader->at;
+
+    while (reader->at < reader->end && *reader->at >= ' ' && *reader->at <= '~' && *reader->at != '"' &&
+           *reader->at != '\\')
+        reader->at++;
+    if (next(reader) != '"')
+        return false;
+    *ret_text = start;
+    *ret_length = (size_t)(reader->at - start);
+    reader->at++;
+    return true;
+}
+
+static json_t *read_string(struct reader *reader)
+{
+    const char *text;
+    size_t length;
+
+    reader->at++;
+    return take_characters(reader, &text, &length) ? json_stringn_nocheck(text, length) : NULL;
+}
+
+static json_t *read_number(struct reader *reader)
+{
+    bool negative = next(reader) == '-';
+    uint64_t value = 0;
+    const char *start;
+
+    reader->at += negative;
+    start = reader->at;
+    while (next(reader) >= '0' && next(reader) <= '9' && reader->at - start < MAX_DIGITS)
+        value = value * 10 + (uint64_t)(*reader->at++ - '0');
+    /* What goes on after it, by another digit or a point, is no end of a member. */
+    if (reader->at == start || (*start == '0' && (negative || reader->at - start > 1)) || value > INT64_MAX)
+        return NULL;
+    return json_integer(negative ? -(json_int_t)value : (json_int_t)value);
+}
+
+static bool take_word(struct reader *reader, const char *word, size_t length)
+{
+    if ((size_t)(reader->end - reader->at) < length || memcmp(reader->at, word, length) != 0)
+        return false;
+    reader->at += length;
+    return true;
+}
+
+static json_t *read_object(struct reader *reader, unsigned depth);
+static json_t *read_array(struct reader *reader, unsigned depth);
+
+static json_t *read_value(struct reader *reader, unsigned depth)
+{
+    skip_spaces(reader);
+    switch (next(reader)) {
+    case '"':
+        return read_string(reader);
+    case '{':
+        return read_object(reader, depth + 1);
+    case '[':
+        return read_array(reader, depth + 1);
+    case 't':
+        return take_word(reader, "true", 4) ? json_true() : NULL;
+    case 'f':
+        return take_word(reader, "false", 5) ? json_false() : NULL;
+    case 'n':
+        return take_word(reader, "null", 4) ? json_null() : NULL;
+    default:
+        return read_number(reader);
+    }
+}
+
+static bool read_member(struct reader *reader, json_t *object, unsigned depth)
+{
+    size_t length, before = json_object_size(object);
+    const char *key;
+    json_t *value;
+
+    if (!take(reader, '"') || !take_characters(reader, &key, &length) || !take(reader, ':'))
+        return false;
+    value = read_value(reader, depth);
+    /* One that replaces another is a duplicate. */
+    return value && !json_object_setn_new_nocheck(object, key, length, value) && json_object_size(object) > before;
+}
+
+static bool read_element(struct reader *reader, json_t *array, unsigned depth)
+{
+    return !json_array_append_new(array, read_value(reader, depth)); /* NULL is refused */
+}
+
+/* Steals the whole, which may be NULL. Behind its first bracket. */
+static json_t *read_rest(struct reader *reader, json_t *whole, char end, unsigned depth,
+                         bool (*read_one)(struct reader *reader, json_t *whole, unsigned depth))
+{
+    if (take(reader, end))
+        return whole;
+    if (!whole || depth > MAX_DEPTH)
+        goto undo_whole;
+    do {
+        if (!read_one(reader, whole, depth))
+            goto undo_whole;
+    } while (take(reader, ','));
+    if (take(reader, end))
+        return whole;
+
+undo_whole:
+    json_decref(whole);
+    return NULL;
+}
+
+static json_t *read_object(struct reader *reader, unsigned depth)
+{
+    return take(reader, '{') ? read_rest(reader, json_object(), '}', depth, read_member) : NULL;
+}
+
+static json_t *read_array(struct reader *reader, unsigned depth)
+{
+    return take(reader, '[') ? read_rest(reader, json_array(), ']', depth, read_element) : NULL;
+}
+
+json_t *json_line_load(const char *text, size_t length)
+{
+    struct reader reader = {text, text + length};
+    json_t *object = read_object(&reader, 0);
+
+    skip_spaces(&reader);
+    if (object && reader.at == reader.end)
+        return object;
+    json_decref(object);
+    return json_loadb(text, length, JSON_REJECT_DUPLICATES, NULL);
+}
