@@ -82,16 +82,16 @@ bool holding_return_due_locked(struct leasefs_lease *lease)
 
 void holding_send_return(struct leasefs_lease *lease)
 {
+    char params[80]; /* two numbers of at most 20 digits, and their names */
     struct leasefs_layout layout;
 
     leasefs_lease_layout(lease, &layout);
+    snprintf(params, sizeof(params), "{\"lease\":%llu,\"sequence\":%u}", (unsigned long long)layout.lease_id,
+             layout.sequence);
     lease->return_call.complete = on_returned;
     lease->return_call.arg = lease;
     lease->return_call.anywhere = true;
-    if (rpc_start(
-            lease->session->rpc, LEASEFS_METHOD_RETURN,
-            json_pack("{s:I, s:I}", "lease", (json_int_t)layout.lease_id, "sequence", (json_int_t)layout.sequence),
-            &lease->return_call)) {
+    if (rpc_start_text(lease->session->rpc, LEASEFS_METHOD_RETURN, params, &lease->return_call)) {
         lease->return_call.status = -ENOTCONN;
         on_returned(&lease->return_call);
     }
