@@ -352,6 +352,10 @@ uint64_t lease_renew_due(struct leasefs_session *session, uint64_t now_ns)
         }
         next = lease->next;
     }
+    /* Nearer, never farther: most leases are returned long before that, and each would wake this thread to say when it
+     * is due. It may look for a lease that is no more. */
+    if (next_ns > session->looks_at_ns && session->looks_at_ns > now_ns)
+        next_ns = session->looks_at_ns;
     session->looks_at_ns = next_ns;
     pthread_mutex_unlock(&session->lock);
     return next_ns;
