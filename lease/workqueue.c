@@ -111,13 +111,13 @@ static void append_locked(struct workqueue *queue, struct work *work)
     *queue->last = work;
     queue->last = &work->next;
     queue->n_queued++;
-    pthread_cond_signal(&queue->more);
 }
 
 void workqueue_push(struct workqueue *queue, struct work *work)
 {
     pthread_mutex_lock(&queue->lock);
     append_locked(queue, work);
+    pthread_cond_signal(&queue->more); /* with the lock, or the queue might be gone */
     /* On failure the work waits for one of those that are there. */
     if (queue->n_queued > queue->n_idle && queue->n_threads < queue->max_threads)
         start_thread_locked(queue);
@@ -133,6 +133,10 @@ bool workqueue_push_if_idle(struct workqueue *queue, struct work *work)
     if (idle)
         append_locked(queue, work);
     pthread_mutex_unlock(&queue->lock);
+    /* Who wakes shall not have to wait for the lock at once. The caller is one of the queue's, which is there as long.
+     */
+    if (idle)
+        pthread_cond_signal(&queue->more);
     return idle;
 }
 

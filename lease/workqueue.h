@@ -20,7 +20,7 @@ struct work {
 int workqueue_new(const char *name, int threads, int max_threads, struct workqueue **ret_queue);
 void workqueue_push(struct workqueue *queue, struct work *work);
 
-/* Only if a thread is free to begin it at once. */
+/* Only if a thread is free to begin it at once. The caller is a thread of the queue. */
 bool workqueue_push_if_idle(struct workqueue *queue, struct work *work);
 
 /* True: nothing waits for a thread, so what begins now overtakes nothing. */
