@@ -35,8 +35,7 @@ static void what_is_plain_and_what_is_not_reads_as_jansson_reads_it(void **state
     static const char *const lines[] = {
         "{}",
         " { } ",
-        "{\"jsonrpc\":\"2.0\",\"id\":28,\"method\":\"lease\",\"params\":{\"mode\":\"read\",\"wait\":true,\"path\":\"/a "
-        "b\"}}",
+        "{\"jsonrpc\":\"2.0\",\"id\":28,\"method\":\"lease\",\"params\":{\"wait\":true,\"path\":\"/a b\"}}",
         "{ \"a\" : -12 , \"b\" : { \"c\" : null , \"d\" : false } } ",
         "{\" a\":\" b \",\"\":\"\"}",
         "{\"a\":1,\"a\":2}",
