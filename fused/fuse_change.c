@@ -33,6 +33,7 @@ struct change {
     int mode;
     bool kill_priv;
     bool nonblock; /* the caller would rather have EAGAIN */
+    bool whole;    /* Linux writes a page of its cache back, and would take a short write for all of it */
     bool fleeting; /* of attr */
 };
 
@@ -58,13 +59,13 @@ static void interrupted(fuse_req_t req, void *data)
 }
 
 /* How many bytes of a write are kept while it waits. Anybody may start many, and has them all in his own memory; so
- * that they do not take ours, a write becomes a short one. Not Linux's own writeback: it would take that for all. */
+ * that they do not take ours, a write becomes a short one. */
 static size_t bytes_to_keep(struct change *change)
 {
     _Atomic size_t *kept = &server_of(change->req)->kept_bytes;
     size_t all = change->bytes ? change->length : 0, few = POOL_BLOCK_SIZE - change->offset % POOL_BLOCK_SIZE;
 
-    if (atomic_fetch_add(kept, all) + all > KEPT_MOST && all > few && change->parked.waiter.process != 0) {
+    if (atomic_fetch_add(kept, all) + all > KEPT_MOST && all > few && !change->whole) {
         atomic_fetch_sub(kept, all - few);
         change->length = few;
         return few;
@@ -291,6 +292,7 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
         /* A page written back comes from nobody in particular, and after the writer lost the privilege. */
         .kill_priv = !fi->writepage && must_kill_priv(req),
         .nonblock = !fi->writepage && (fi->flags & O_NONBLOCK),
+        .whole = fi->writepage,
     };
 
     change_start(req, &c);

@@ -4,7 +4,7 @@
 import collections
 
 # metric: a pattern of fnmatch. against: a subject, a key of PEERS (the best of these), "absolute" (the figure itself)
-# or "smallest" (the same measure in the smallest directory).
+# or "smallest" (the same measure of the smallest size).
 Target = collections.namedtuple("Target", "metric against relation bound")
 
 PEERS = {"examples": ("passthrough_ll", "passthrough_fh")}
