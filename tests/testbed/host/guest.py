@@ -170,11 +170,14 @@ class Guest:
         self.state, self.lock = claim_state(options.name)
         try:
             accels, marker, boot_id = kvm_choice(image)
+            if options.clock == "instructions":     # which only the emulator can count
+                accels = ["tcg"]
             config = {
                 "name": options.name, "state": self.state, "memory": options.memory, "cpus": options.cpus,
                 "kernel": f"{kernel}/kernel", "initrd": f"{kernel}/initrd", "kernel_name": options.kernel,
                 "root": f"{image}/root.ext4", "append": options.append, "accels": accels,
                 "kvm_marker": marker, "boot_id": boot_id, "max_seconds": options.max_seconds,
+                "clock": options.clock,
                 "net": parse_net(options.net, self.state), "owner": os.getpid(),
                 "owner_only_for_boot": owner_only_for_boot, "lock": self.lock}
             if os.environ.get("TESTBED_SILENCE"):       # for selftest, which has no 90 s to wait
@@ -426,12 +429,13 @@ def parse_arguments():
     boots = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     boots.add_argument("--kernel", required=True)
     boots.add_argument("--memory", default="4G")
-    boots.add_argument("--cpus", type=int, default=2)
+    boots.add_argument("--cpus", type=int)
     boots.add_argument("--stage")
     boots.add_argument("--file", action="append", default=[])
     boots.add_argument("--append", default="")
     boots.add_argument("--max-seconds", type=int, default=3600)
     boots.add_argument("--net")
+    boots.add_argument("--clock", choices=("time", "instructions"), default="time")
     execs = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     execs.add_argument("--timeout", type=float, default=600)
     execs.add_argument("--strict-dmesg", action="store_true")
@@ -452,6 +456,11 @@ def parse_arguments():
         parser.error("say what to run after '--'")
     if options.what not in ("exec", "run") and command:
         parser.error(f"{options.what} runs nothing: no '--'")
+    if options.what in ("boot", "run"):
+        counts = options.clock == "instructions"
+        options.cpus = options.cpus or (1 if counts else 2)
+        if counts and options.cpus > 1:
+            parser.error("--clock instructions: there is one clock for all processors, which take turns; leave --cpus 1")
     if options.what != "list":
         options.name = options.name or (f"run-{os.getpid()}" if options.what == "run" else "default")
     return options
