@@ -8,6 +8,7 @@
 
 #include <argp.h>
 #include <err.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -78,12 +79,37 @@ static struct leasefs_session *open_session(const struct settings *settings)
     return session;
 }
 
+/* What the holder of a lease was told of its end. */
+struct news {
+    pthread_mutex_t lock;
+    pthread_cond_t told;
+    unsigned ended; /* leases */
+};
+
+static enum leasefs_recall_action note_end(struct leasefs_lease *lease, enum leasefs_notice notice,
+                                           unsigned deadline_ms, const char *reason, void *arg)
+{
+    struct news *news = arg;
+
+    (void)lease;
+    (void)deadline_ms;
+    (void)reason;
+    pthread_mutex_lock(&news->lock);
+    news->ended += notice == LEASEFS_NOTICE_REVOKED;
+    pthread_cond_signal(&news->told);
+    pthread_mutex_unlock(&news->lock);
+    return LEASEFS_RECALL_KEEP;
+}
+
+/* news: NULL, or what is told of the lease's end. */
 static struct leasefs_lease *open_lease(struct leasefs_session *session, const struct settings *settings,
-                                        uint64_t length)
+                                        uint64_t length, struct news *news)
 {
     const struct leasefs_lease_options options = {
         .mode = settings->write ? LEASEFS_WRITE : LEASEFS_READ,
         .length = length,
+        .on_notice = news ? note_end : NULL,
+        .arg = news,
     };
     struct leasefs_lease *lease;
 
@@ -95,7 +121,7 @@ static void peer_open(struct peer *peer, const struct settings *settings, uint64
 {
     peer->settings = settings;
     peer->session = open_session(settings);
-    peer->lease = open_lease(peer->session, settings, 0);
+    peer->lease = open_lease(peer->session, settings, 0, NULL);
     leasefs_lease_layout(peer->lease, &peer->layout);
     if (!buffer_size)
         buffer_size = peer->layout.length;
@@ -229,7 +255,7 @@ static void measure_grant(const struct settings *settings)
     for (unsigned i = 0; i < settings->count; i++) {
         uint64_t started = now_ns(), granted, ended;
 
-        peer.lease = open_lease(peer.session, settings, settings->size);
+        peer.lease = open_lease(peer.session, settings, settings->size, NULL);
         granted = now_ns();
         transfer(&peer, 1, 0);
         first_byte[i] = (double)(now_ns() - started) / 1e3;
@@ -271,18 +297,24 @@ static struct spent spent_on(struct leasefs_session *session, const char *mechan
     return spent;
 }
 
-/* Asks seldom enough to keep no processor from the server. Behind a gate comes the fence, which must not run into the
- * next round. */
-static struct spent await_revocation(struct leasefs_session *administrator, const char *mechanism, json_int_t before)
+/* The holder is told when all is proven, also by the fence behind a gate, which must not run into the next round. Until
+ * then nobody asks the server anything: that would take a processor from it. */
+static struct spent await_revocation(struct leasefs_session *administrator, struct news *news, unsigned ended,
+                                     const char *mechanism, json_int_t before)
 {
     const struct timespec pause = {.tv_nsec = 1000000};
     struct spent after;
 
-    do {
-        nanosleep(&pause, NULL);
+    pthread_mutex_lock(&news->lock);
+    while (news->ended == ended)
+        pthread_cond_wait(&news->told, &news->lock);
+    pthread_mutex_unlock(&news->lock);
+    for (;;) {
         after = spent_on(administrator, mechanism);
-    } while (after.count == before || after.exposed);
-    return after;
+        if (after.count != before && !after.exposed)
+            return after;
+        nanosleep(&pause, NULL);
+    }
 }
 
 static void revoke_one(struct leasefs_session *administrator, struct leasefs_lease *lease)
@@ -302,13 +334,14 @@ static void measure_revoke(const struct settings *settings)
 {
     double *samples = samples_new(settings->count);
     struct leasefs_session *holder = open_session(settings), *administrator = open_session(settings);
+    struct news news = {.lock = PTHREAD_MUTEX_INITIALIZER, .told = PTHREAD_COND_INITIALIZER};
 
     for (unsigned i = 0; i < settings->count; i++) {
-        struct leasefs_lease *lease = open_lease(holder, settings, settings->size);
+        struct leasefs_lease *lease = open_lease(holder, settings, settings->size, &news);
         struct spent before = spent_on(administrator, settings->mechanism), after;
 
         revoke_one(administrator, lease);
-        after = await_revocation(administrator, settings->mechanism, before.count);
+        after = await_revocation(administrator, &news, i, settings->mechanism, before.count);
         samples[i] = (double)(after.total_us - before.total_us);
         leasefs_lease_return(lease); /* an error, but for a return that crosses the news that it is gone */
     }
