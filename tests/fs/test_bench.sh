@@ -11,6 +11,8 @@ command -v fio >/dev/null || skip "no fio"
 refused_with "nothing to measure" "$bench" durability
 refused_with "unknown measurement" "$bench" frobnicate
 refused_with "unknown option" "$bench" local --frobnicate
+refused_with "needs 'time' or 'instructions'" "$bench" rdma --clock sun
+refused_with "is for 'rdma'" "$bench" local --clock time
 
 [ -d /dev/shm ] || skip "no /dev/shm"
 shm=$(mktemp -d -p /dev/shm)
@@ -108,7 +110,7 @@ python3 -B "$report" "$dir/lame" >"$dir/table"
 grep -q 'NOT MEASURED' "$dir/table" || fail "the table does not say what was not measured"
 
 # The measurements that need a guest, by their report: what the device cannot do is no target, what leasefs lacks is.
-python3 - "$dir/rdma" "$dir/lacking" <<'P'
+python3 - "$dir/rdma" "$dir/lacking" "$dir/bytes" "$dir/leases" <<'P'
 import json
 import sys
 
@@ -129,9 +131,27 @@ document = {"bench": "rdma", "started": "", "kernel": "", "cpus": 2, "skipped": 
 json.dump(document, open(sys.argv[1], "w"))
 document["absent"] = document["absent"][:2]
 json.dump(document, open(sys.argv[2], "w"))
+# As two guests leave it, one of which counts instructions.
+parts = {False: {"skipped": {"NFS": "too old"}, "absent": []},
+         True: {"absent": ["revoke.odp.", "grant.odp.", "revoke.mw.", "grant.mw."], "cpus": 1, "clock": "instructions"}}
+for leases, name in zip((False, True), sys.argv[3:]):
+    of_this = {metric: subjects for metric, subjects in document["metrics"].items()
+               if metric.startswith(("grant.", "revoke.")) == leases}
+    json.dump(document | parts[leases] | {"metrics": of_this}, open(name, "w"))
 P
 python3 -B "$report" --strict "$dir/rdma" >"$dir/table" || fail "all targets are met, and --strict fails: $(cat "$dir/table")"
 refused python3 -B "$report" --strict "$dir/lacking"
+! grep -q 'instructions' "$dir/table" || fail "a clock that counts time is said to count instructions"
+python3 -B "$report" --strict --json "$dir/whole" --readme "$dir/readme" "$dir/bytes" "$dir/leases" >"$dir/table2" ||
+    fail "all targets are met in two parts, and --strict fails: $(cat "$dir/table2")"
+diff <(grep '^|' "$dir/table") <(grep '^|' "$dir/table2") || fail "two parts give another table than one"
+for file in readme table2; do
+    [ "$(grep -c 'instructions' "$dir/$file")" = 1 ] || fail "the clock is not said once: $(cat "$dir/$file")"
+    grep -q 'not measured: NFS: too old' "$dir/$file" || fail "what the first part skipped is lost: $(cat "$dir/$file")"
+done
+[ "$(python3 -B -c 'import json, sys; print(json.load(open(sys.argv[1]))["clock"])' "$dir/whole")" = instructions ] ||
+    fail "the JSON does not say which clock"
+refused python3 -B "$report" --strict "$dir/bytes"
 
 # What README shows: all sizes of one measure in one line; of what was saved as of what was just measured.
 python3 -B "$report" --readme "$dir/readme" "$dir/rdma" >"$dir/table"

@@ -23,6 +23,7 @@ FULL = Extent(5, 32 * MIB, 600, "1s", "1216M",
               {4096: 100, 256 << 10: 100, 16 * MIB: 40, 256 * MIB: 12, GIB: 6})
 QUICK = Extent(1, 4 * MIB, 50, "300ms", "96M", {4096: 5, 16 * MIB: 3})
 BYTES_SHARE = 0.45  # of the time, for bytes; the rest is for leases
+COUNTED_PASSES = 2  # where the clock counts instructions, one pass is like the other
 MECHANISMS = ("rereg", "mw", "odp", "dereg")
 
 
@@ -352,22 +353,27 @@ def main():
     parser.add_argument("--device", help="RDMA device")
     parser.add_argument("--address", default="10.99.0.1", help="its address")
     parser.add_argument("--only", choices=("bytes", "leases"))
+    parser.add_argument("--clock", choices=("time", "instructions"), default="time", help="what this machine's counts")
     parser.add_argument("--passes", type=int)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--minutes", type=float, help="after which no further pass is begun")
+    parser.add_argument("--minutes", type=float,
+                        help="for bytes and leases together, after which no further pass is begun")
     parser.add_argument("--output", required=True)
     options = parser.parse_args()
     extent = QUICK if options.quick else FULL
-    extent = extent._replace(passes=options.passes or extent.passes)
+    counted = options.clock == "instructions"
+    extent = extent._replace(passes=options.passes or (min(COUNTED_PASSES, extent.passes) if counted else extent.passes))
     samples = Samples("rdma", options.output)
     scratch = tempfile.mkdtemp(prefix="leasefs-bench.")
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
-        until = STARTED + options.minutes * 60 if options.minutes else None
+        seconds = options.minutes and options.minutes * 60
         if options.only != "leases":
-            share = until and time.monotonic() + (until - time.monotonic()) * (1 if options.only else BYTES_SHARE)
-            samples.attempt("bytes", measure_bytes, samples, options, extent, scratch, Clock(share))
+            until = seconds and STARTED + seconds * BYTES_SHARE
+            samples.attempt("bytes", measure_bytes, samples, options, extent, scratch, Clock(until))
         if options.only != "bytes":
+            samples.document["clock"] = options.clock
+            until = seconds and STARTED + seconds * (1 - BYTES_SHARE if options.only else 1)
             samples.attempt("leases", measure_leases, samples, options, extent, scratch, until)
     samples.save()
 

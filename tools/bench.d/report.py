@@ -13,6 +13,18 @@ import targets
 OURS = "leasefs"
 
 
+def merged(documents):
+    """The parts of one run, which were measured on different machines; what is said of the machine is the first's."""
+    whole = documents[0]
+    for part in documents[1:]:
+        for metric, subjects in part["metrics"].items():
+            whole["metrics"].setdefault(metric, {}).update(subjects)
+        whole["skipped"].update(part["skipped"])
+        whole["absent"] += part["absent"]
+        whole.update({key: value for key, value in part.items() if key not in whole})
+    return whole
+
+
 def median(series):
     return statistics.median(series["passes"])
 
@@ -173,6 +185,8 @@ def summary_of(document):
     missed = sum(not row["met"] for row in rows)
     lines = [f"{document['bench']}: kernel {document['kernel']}, {document['cpus']} CPUs, {document['started']}; "
              f"medians; {len(rows) - missed} of {len(rows)} targets met"]
+    if document.get("clock") == "instructions":
+        lines.append("leases: on one CPU, by a clock that counts instructions; a us is 250 of them")
     if "only" in document:
         lines.append(f"only {' '.join(document['only'])} was to be measured")
     lines += [f"not measured: {what}: {reason}" for what, reason in document["skipped"].items()]
@@ -181,14 +195,17 @@ def summary_of(document):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("samples")
+    parser.add_argument("samples", nargs="+", help="the parts of one run")
     parser.add_argument("--json")
     parser.add_argument("--plot")
     parser.add_argument("--readme")
     parser.add_argument("--strict", action="store_true")
     options = parser.parse_args()
-    with open(options.samples, encoding="utf-8") as file:
-        document = json.load(file)
+    parts = []
+    for name in options.samples:
+        with open(name, encoding="utf-8") as file:
+            parts.append(json.load(file))
+    document = merged(parts)
     document["targets"] = judge_all(document)
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
