@@ -21,9 +21,10 @@ PORT = 18515
 Extent = collections.namedtuple("Extent", "passes file latencies runtime pool sizes")
 FULL = Extent(5, 32 * MIB, 600, "1s", "1216M",
               {4096: 100, 256 << 10: 100, 16 * MIB: 40, 256 * MIB: 12, GIB: 6})
+# Where the clock counts instructions one pass is like the other, and a GiB takes a minute.
+COUNTED = FULL._replace(passes=1, sizes={4096: 300, 256 << 10: 300, 16 * MIB: 20, 256 * MIB: 4, GIB: 3})
 QUICK = Extent(1, 4 * MIB, 50, "300ms", "96M", {4096: 5, 16 * MIB: 3})
 BYTES_SHARE = 0.45  # of the time, for bytes; the rest is for leases
-COUNTED_PASSES = 2  # where the clock counts instructions, one pass is like the other
 MECHANISMS = ("rereg", "mw", "odp", "dereg")
 
 
@@ -360,9 +361,8 @@ def main():
                         help="for bytes and leases together, after which no further pass is begun")
     parser.add_argument("--output", required=True)
     options = parser.parse_args()
-    extent = QUICK if options.quick else FULL
-    counted = options.clock == "instructions"
-    extent = extent._replace(passes=options.passes or (min(COUNTED_PASSES, extent.passes) if counted else extent.passes))
+    extent = QUICK if options.quick else COUNTED if options.clock == "instructions" else FULL
+    extent = extent._replace(passes=options.passes or extent.passes)
     samples = Samples("rdma", options.output)
     scratch = tempfile.mkdtemp(prefix="leasefs-bench.")
     with contextlib.ExitStack() as stack:
