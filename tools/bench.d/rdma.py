@@ -21,7 +21,7 @@ PORT = 18515
 Extent = collections.namedtuple("Extent", "passes file latencies runtime pool sizes")
 FULL = Extent(5, 32 * MIB, 600, "1s", "1216M",
               {4096: 100, 256 << 10: 100, 16 * MIB: 40, 256 * MIB: 12, GIB: 6})
-# Where the clock counts instructions one pass is like the other, and a GiB takes a minute.
+# Where the clock counts instructions one pass is like the other; a round of a GiB takes ten seconds.
 COUNTED = FULL._replace(passes=1, sizes={4096: 300, 256 << 10: 300, 16 * MIB: 20, 256 * MIB: 4, GIB: 3})
 QUICK = Extent(1, 4 * MIB, 50, "300ms", "96M", {4096: 5, 16 * MIB: 3})
 BYTES_SHARE = 0.45  # of the time, for bytes; the rest is for leases
