@@ -302,7 +302,7 @@ def collect(connection, guest_path, host_path):
     parent = os.path.dirname(host_path)
     os.makedirs(parent, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent, prefix=".collect-") as temp:
-        with subprocess.Popen(["tar", "-x", "-f", "-", "--no-same-owner", "-C", temp],
+        with subprocess.Popen(["tar", "-x", "-f", "-", "--no-same-owner", "--warning=no-timestamp", "-C", temp],
                               stdin=subprocess.PIPE) as tar:
             errors = bytearray()
 

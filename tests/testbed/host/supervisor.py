@@ -301,7 +301,7 @@ class Supervisor:
             return None, ended
         if self.hello:
             # On a busy machine the kernel may measure its processor's clock wrong at the start, and then believe in
-            # time-outs that are not. One that counts instructions cannot, and does not keep up with the real time.
+            # time-outs that are not. One that counts instructions cannot, and goes its own way.
             drift = self.hello["drift"]
             if abs(drift) <= CLOCK_SECONDS or self.counts:
                 return None, ended
