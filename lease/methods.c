@@ -513,7 +513,7 @@ static void open_session(struct session *session, struct jsonrpc_request *rpc)
         return;
     }
     session->client = strdup(client ? client : "?");
-    request_start(session, rpc, session_step);
+    request_start(session, rpc, session_step, false);
 }
 
 /* ---- dispatch ---- */
@@ -532,6 +532,17 @@ static const struct method {
     {LEASEFS_METHOD_MAP, NULL, take_map_step},
 };
 
+/* A lease of a few bytes that need not be made ready. */
+static bool is_brief(const struct jsonrpc_request *rpc, const struct method *method)
+{
+    uint64_t length = 0;
+    bool prepare = false;
+
+    return method->step == lease_step &&
+           jsonrpc_get_uint(rpc->params, "length", SERVICE_BRIEF_BYTES, &length) == JSONRPC_FOUND && length &&
+           jsonrpc_get_bool(rpc->params, "prepare", &prepare) != JSONRPC_WRONG && !prepare;
+}
+
 static void dispatch(struct session *session, struct jsonrpc_request *rpc)
 {
     if (strcmp(rpc->method, LEASEFS_METHOD_SESSION) == 0) {
@@ -548,7 +559,7 @@ static void dispatch(struct session *session, struct jsonrpc_request *rpc)
         else if (methods[i].now)
             methods[i].now(session, rpc);
         else
-            request_start(session, rpc, methods[i].step);
+            request_start(session, rpc, methods[i].step, is_brief(rpc, &methods[i]));
         return;
     }
     session_answer(session, rpc->id, jsonrpc_error(rpc->id, LEASEFS_RPC_METHOD_NOT_FOUND, "no such method", NULL));

@@ -62,7 +62,7 @@ void requests_abandon(struct session *session)
     pthread_mutex_unlock(&session->requests_lock);
 }
 
-void request_start(struct session *session, struct jsonrpc_request *rpc, void (*step)(struct request *))
+void request_start(struct session *session, struct jsonrpc_request *rpc, void (*step)(struct request *), bool brief)
 {
     struct refusal refusal = {.error = -EAGAIN, .reason = LEASEFS_REASON_LIMIT, .remedy = "Wait for earlier requests."};
     struct request *request = calloc(1, sizeof(*request));
@@ -81,7 +81,7 @@ void request_start(struct session *session, struct jsonrpc_request *rpc, void (*
     rpc->message = NULL;
     request->step = step;
     service_busy(session->service);
-    service_push(session->service, session->service->grants, &request->work);
+    service_push(session->service, session->service->grants, &request->work, brief);
 }
 
 static void let_go(struct request *request)

@@ -13,6 +13,11 @@
  *                                     none is: the work is queued, and we lead on
  *
  * So at no time does a message wait for work: either somebody leads, or a thread that was found idle is about to.
+ *
+ * To wake a thread costs more than a small grant or fence does, and the one that is woken finds the lead taken again.
+ * So where the work is brief and no two clients talk at a time, the lead is only on offer until the worker is back,
+ * which begins with it; who has mail for the control thread meanwhile, or the deputy if the worker is stuck, has it
+ * taken by another.
  */
 #include "lease/service.h"
 
@@ -26,6 +31,7 @@
 #include <unistd.h>
 
 #include "lease/control_socket.h"
+#include "lease/deputy.h"
 #include "lease/lock_order.h"
 #include "lease/remote.h"
 #include "lease/service_private.h"
@@ -48,7 +54,8 @@ void service_log(const char *format, ...)
 
 /* ---- whose work ---- */
 
-static _Thread_local struct lease_service *leading; /* this thread is its control thread */
+static _Thread_local struct lease_service *leading;   /* this thread is its control thread, */
+static _Thread_local struct lease_service *soon_back; /* or will be in a moment */
 
 void service_push_own(struct lease_service *service)
 {
@@ -57,7 +64,7 @@ void service_push_own(struct lease_service *service)
     service->own = NULL;
 }
 
-void service_push(struct lease_service *service, struct workqueue *queue, struct work *work)
+void service_push(struct lease_service *service, struct workqueue *queue, struct work *work, bool brief)
 {
     if (leading != service) {
         workqueue_push(queue, work);
@@ -66,6 +73,15 @@ void service_push(struct lease_service *service, struct workqueue *queue, struct
     service_push_own(service);
     service->own = work;
     service->own_queue = queue;
+    service->own_is_brief = brief;
+}
+
+void service_hears(const struct session *session)
+{
+    struct lease_service *service = session->service;
+
+    service->alone = session->id == service->last_speaker;
+    service->last_speaker = session->id;
 }
 
 /* Requests may block for long, so those who are to fence must not all be busy with them. And they overtake none that
@@ -88,11 +104,33 @@ static void request_is_run(struct lease_service *service)
     pthread_mutex_unlock(&service->lock);
 }
 
-/* True: somebody else leads; *ret_work is ours. */
-static bool hand_over(struct lease_service *service, struct work **ret_work, bool *ret_request)
+/* What the control thread carries out itself. */
+struct own_work {
+    struct work *work;
+    bool request; /* counted in service->n_own */
+    bool brief;   /* the lead is on offer meanwhile */
+};
+
+/* From here on it is the next one's. False: nobody is free. */
+static bool give_lead(struct lease_service *service, bool brief)
+{
+    bool taken;
+
+    atomic_store(&service->on_offer, brief);
+    taken = brief ? workqueue_offer(service->fences, &service->lead)
+                  : workqueue_push_if_idle(service->fences, &service->lead);
+    if (!taken)
+        atomic_store(&service->on_offer, false);
+    else if (brief)
+        deputy_watch(service->deputy);
+    return taken;
+}
+
+/* True: somebody else leads, or will; *ret_own is ours. */
+static bool hand_over(struct lease_service *service, struct own_work *ret_own)
 {
     struct work *work = service->own;
-    bool request = service->own_queue == service->grants;
+    bool request = service->own_queue == service->grants, brief = service->own_is_brief && service->alone;
 
     if (!work)
         return false;
@@ -100,16 +138,24 @@ static bool hand_over(struct lease_service *service, struct work **ret_work, boo
         service_push_own(service);
         return false;
     }
-    service->own = NULL; /* from the push on it is the next one's */
-    if (!workqueue_push_if_idle(service->fences, &service->lead)) {
+    service->own = NULL;
+    if (!give_lead(service, brief)) {
         if (request)
             request_is_run(service);
         workqueue_push(service->own_queue, work);
         return false;
     }
-    *ret_work = work;
-    *ret_request = request;
+    *ret_own = (struct own_work){work, request, brief};
     return true;
+}
+
+static void run_own(struct lease_service *service, const struct own_work *own)
+{
+    soon_back = own->brief ? service : NULL;
+    own->work->run(own->work);
+    if (own->request)
+        request_is_run(service);
+    soon_back = NULL;
 }
 
 static void leave(struct lease_service *service, int error)
@@ -126,18 +172,16 @@ static void leave(struct lease_service *service, int error)
 static void lead(struct work *lead)
 {
     struct lease_service *service = container(lead, struct lease_service, lead);
-    struct work *own;
-    bool request;
+    struct own_work own;
     int error;
 
+    atomic_store(&service->on_offer, false);
     leading = service;
     do {
         error = sd_event_run(service->loop, UINT64_MAX);
-        if (hand_over(service, &own, &request)) {
+        if (hand_over(service, &own)) {
             leading = NULL;
-            own->run(own);
-            if (request)
-                request_is_run(service);
+            run_own(service, &own);
             return;
         }
     } while (error >= 0 && sd_event_get_state(service->loop) != SD_EVENT_FINISHED);
@@ -153,6 +197,8 @@ void service_wake(struct lease_service *service)
 
     while (write(service->wake_fd, &one, sizeof(one)) < 0 && errno == EINTR)
         ;
+    if (atomic_load(&service->on_offer) && soon_back != service)
+        workqueue_nudge(service->fences);
 }
 
 static void append_locked(struct mail ***end, struct mail *mail)
@@ -299,7 +345,7 @@ static void post(void *ctx, const struct lease_event *event)
             grant->lease_id = event->lease_id; /* a remnant's, which the table chose just now */
         grant->reason = event->reason;
         grant->sequence = event->sequence;
-        service_push(service, service->fences, &grant->fence);
+        service_push(service, service->fences, &grant->fence, grant->range.length <= SERVICE_BRIEF_BYTES);
         break;
     case LEASE_EVENT_RECALL:
     case LEASE_EVENT_RECALL_CANCELLED:
@@ -383,6 +429,8 @@ int lease_service_start(struct lease_service *service)
     if (!error)
         error = workqueue_new("lfs-control", FENCE_WORKERS, FENCE_WORKERS_MAX, &service->fences);
     if (!error)
+        error = deputy_new(service->fences, &service->deputy);
+    if (!error)
         error = make_loop(service);
     if (error)
         return error;
@@ -438,17 +486,17 @@ void lease_service_stop(struct lease_service *service)
     while (service->led)
         pthread_cond_wait(&service->idle, &service->lock);
     pthread_mutex_unlock(&service->lock);
-    if (idle) {
-        workqueue_free(service->grants);
-        workqueue_free(service->fences);
-    }
-    service->grants = service->fences = NULL; /* not idle: their threads end with the process */
+    deputy_free(service->deputy);
+    service->deputy = NULL;
+    if (!idle) /* their threads end with the process */
+        service->grants = service->fences = NULL;
 }
 
 void lease_service_free(struct lease_service *service)
 {
     if (!service)
         return;
+    deputy_free(service->deputy);
     remote_free(service->remote);
     sd_event_source_unref(service->timer);
     sd_event_source_unref(service->wake_source);

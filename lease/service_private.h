@@ -48,6 +48,11 @@ struct lease_service {
     struct work lead; /* to be the control thread; of `fences`. Whoever runs it leads until it is queued again */
     struct work *own; /* control thread: what it will carry out itself; NULL: nothing */
     struct workqueue *own_queue; /* where else `own` would be */
+    bool own_is_brief;           /* unless something is stuck */
+    atomic_bool on_offer;        /* the lead: the control thread will be back soon */
+    struct deputy *deputy;
+    uint64_t last_speaker; /* control thread: the session that the last message came from, */
+    bool alone;            /* and whether so did the one before */
     sd_event *loop;
     sd_event_source *timer, *wake_source, *listen_source, *accept_again;
     struct remote *remote; /* NULL: no remote clients */
@@ -195,8 +200,11 @@ static inline uint64_t service_now_ns(void)
 void service_wake(struct lease_service *service);
 
 /* Work for service->grants or ->fences. The control thread keeps the last of what comes up in its turn for itself, the
- * others go to the queue. May be called under any lock. */
-void service_push(struct lease_service *service, struct workqueue *queue, struct work *work);
+ * others go to the queue. brief: it takes no longer than to wake a thread does, if nothing is stuck. May be called
+ * under any lock. */
+void service_push(struct lease_service *service, struct workqueue *queue, struct work *work, bool brief);
+#define SERVICE_BRIEF_BYTES (1u << 20)                /* registering them, or the end of that, is brief */
+void service_hears(const struct session *session);    /* control thread: a message of its is to be handled */
 void service_push_own(struct lease_service *service); /* control thread: it has something else to do before that */
 void mail_post(struct lease_service *service, struct mail *mail);
 void mail_post_news(struct grant *grant, struct mail *mail); /* not before the grant is announced */
@@ -239,7 +247,7 @@ void methods_handle(struct session *session, const char *line, size_t length);
 
 /* request.c */
 /* Takes the message from rpc. */
-void request_start(struct session *session, struct jsonrpc_request *rpc, void (*step)(struct request *));
+void request_start(struct session *session, struct jsonrpc_request *rpc, void (*step)(struct request *), bool brief);
 void request_end(struct request *request, json_t *message);              /* sends, frees */
 void request_end_with_text(struct request *request, const char *result); /* the same: a result, as JSON */
 void requests_abandon(struct session *session);                          /* none of them waits any longer */

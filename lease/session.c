@@ -169,6 +169,7 @@ static int read_input(struct session *session)
     if (got < 0)
         return got == -EAGAIN || got == -EINTR ? 0 : (int)got;
     session->heard_at_ns = service_now_ns();
+    service_hears(session);
     session->in_length += (size_t)got;
     handle_lines(session);
     if (session->in_length == LEASEFS_MAX_MESSAGE) {

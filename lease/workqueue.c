@@ -19,10 +19,44 @@ struct workqueue {
 
     /* Guarded by lock. */
     struct work *first, **last;
+    struct work *offered;
+    bool nudged; /* it waits for a thread that is free */
     int n_queued, n_idle, n_threads, n_ended;
     bool ending;
     pthread_t threads[];
 };
+
+/* NULL: nothing is to be done. */
+static struct work *take_locked(struct workqueue *queue, bool offered)
+{
+    struct work *work = queue->offered;
+
+    if (work && (offered || queue->nudged || queue->ending)) {
+        queue->offered = NULL;
+        queue->nudged = false;
+        return work;
+    }
+    work = queue->first;
+    if (!work)
+        return NULL;
+    queue->first = work->next;
+    if (!queue->first)
+        queue->last = &queue->first;
+    queue->n_queued--;
+    return work;
+}
+
+/* NULL: the queue ends. */
+static struct work *await_locked(struct workqueue *queue)
+{
+    struct work *work;
+
+    queue->n_idle++;
+    while (!(work = take_locked(queue, false)) && !queue->ending)
+        pthread_cond_wait(&queue->more, &queue->lock);
+    queue->n_idle--;
+    return work;
+}
 
 static void *serve(void *arg)
 {
@@ -30,21 +64,14 @@ static void *serve(void *arg)
     struct work *work;
 
     pthread_mutex_lock(&queue->lock);
-    for (;;) {
-        queue->n_idle++;
-        while (!queue->first && !queue->ending)
-            pthread_cond_wait(&queue->more, &queue->lock);
-        queue->n_idle--;
-        work = queue->first;
-        if (!work)
-            break;
-        queue->first = work->next;
-        if (!queue->first)
-            queue->last = &queue->first;
-        queue->n_queued--;
+    work = await_locked(queue);
+    while (work) {
         pthread_mutex_unlock(&queue->lock);
         work->run(work);
         pthread_mutex_lock(&queue->lock);
+        work = take_locked(queue, true);
+        if (!work)
+            work = await_locked(queue);
     }
     queue->n_ended++;
     pthread_cond_broadcast(&queue->ended);
@@ -138,6 +165,30 @@ bool workqueue_push_if_idle(struct workqueue *queue, struct work *work)
     if (idle)
         pthread_cond_signal(&queue->more);
     return idle;
+}
+
+bool workqueue_offer(struct workqueue *queue, struct work *work)
+{
+    bool fits;
+
+    pthread_mutex_lock(&queue->lock);
+    fits = !queue->offered && queue->n_idle > queue->n_queued;
+    if (fits)
+        queue->offered = work;
+    pthread_mutex_unlock(&queue->lock);
+    return fits;
+}
+
+void workqueue_nudge(struct workqueue *queue)
+{
+    pthread_mutex_lock(&queue->lock);
+    if (queue->offered && !queue->nudged) {
+        queue->nudged = true;
+        pthread_cond_signal(&queue->more);
+        if (queue->n_queued >= queue->n_idle && queue->n_threads < queue->max_threads)
+            start_thread_locked(queue);
+    }
+    pthread_mutex_unlock(&queue->lock);
 }
 
 bool workqueue_is_empty(struct workqueue *queue)

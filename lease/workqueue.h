@@ -23,6 +23,14 @@ void workqueue_push(struct workqueue *queue, struct work *work);
 /* Only if a thread is free to begin it at once. The caller is a thread of the queue. */
 bool workqueue_push_if_idle(struct workqueue *queue, struct work *work);
 
+/* The same, but nobody is woken: the caller will be back soon, and then begins it, or any other thread that is done
+ * with something before; or, from workqueue_nudge() on, one that is free. One work at a time is on offer: false, too,
+ * while another is. */
+bool workqueue_offer(struct workqueue *queue, struct work *work);
+
+/* What is on offer is to be begun now. Any thread, under any lock. */
+void workqueue_nudge(struct workqueue *queue);
+
 /* True: nothing waits for a thread, so what begins now overtakes nothing. */
 bool workqueue_is_empty(struct workqueue *queue);
 

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The control thread hands over the lead and carries out itself what it read (service.c). */
+#include <dirent.h>
+
 #include "service_fixture.h"
 
 static struct {
@@ -32,6 +34,91 @@ static int stuck_now(void)
     return n;
 }
 
+static void let_go(void)
+{
+    pthread_mutex_lock(&stuck.lock);
+    stuck.go = true;
+    pthread_cond_broadcast(&stuck.changed);
+    pthread_mutex_unlock(&stuck.lock);
+}
+
+#define BRIEF "{\"path\":\"/a\",\"mode\":\"read\",\"length\":4096}"
+
+/* The lead is only on offer then, but it is not waited for. */
+static void a_brief_grant_that_is_stuck_holds_up_nobody(void **state)
+{
+    struct client asking, other;
+    struct lease_service_config config = world_config();
+
+    (void)state;
+    world_start(&config);
+    client_open(&other);
+    client_open(&asking);
+    for (int i = 0; i < 3; i++) /* then the thread that leads does so again, and no other is on its way */
+        client_return(&asking, client_result(&asking, "lease", BRIEF, "lease"));
+    world.on_expose = be_stuck;
+    client_send(&asking, "lease", BRIEF);
+    UNTIL(stuck_now() == 1);
+    json_decref(client_call(&other, "status", "{}"));
+    assert_int_equal(stuck_now(), 1);
+    let_go();
+    client_hang_up(&asking);
+    client_hang_up(&other);
+    world_end();
+    stuck.entered = stuck.left = 0;
+    stuck.go = false;
+}
+
+/* How often the threads that may lead have waited, but for the one that did so most. */
+static unsigned long waits_of_others(void)
+{
+    unsigned long all = 0, most = 0;
+    DIR *tasks = opendir("/proc/self/task");
+    struct dirent *entry;
+
+    while ((entry = readdir(tasks))) {
+        char path[300], line[256];
+        unsigned long waits = 0;
+        bool may_lead = false;
+        FILE *file;
+
+        snprintf(path, sizeof(path), "/proc/self/task/%s/status", entry->d_name);
+        file = fopen(path, "re");
+        while (file && fgets(line, sizeof(line), file)) {
+            may_lead |= strcmp(line, "Name:\tlfs-control\n") == 0;
+            sscanf(line, "voluntary_ctxt_switches: %lu", &waits);
+        }
+        if (file)
+            fclose(file);
+        waits = may_lead ? waits : 0;
+        all += waits;
+        most = waits > most ? waits : most;
+    }
+    closedir(tasks);
+    return all - most;
+}
+
+/* One client who asks for little wakes one thread only. */
+static void a_brief_grant_wakes_no_other_thread(void **state)
+{
+    enum { ROUNDS = 200 };
+    struct lease_service_config config = world_config();
+    unsigned long before;
+    struct client client;
+
+    (void)state;
+    world_start(&config);
+    client_open(&client);
+    client_return(&client, client_result(&client, "lease", BRIEF, "lease"));
+    before = waits_of_others();
+    for (int i = 0; i < ROUNDS; i++)
+        client_return(&client, client_result(&client, "lease", BRIEF, "lease"));
+    /* The deputy, on a machine that is busy: one in 10 ms. */
+    assert_true(waits_of_others() - before < ROUNDS / 2);
+    client_hang_up(&client);
+    world_end();
+}
+
 /* More than there may ever be threads to fence (I4). */
 static void requests_that_are_stuck_hold_up_neither_messages_nor_returns(void **state)
 {
@@ -58,10 +145,7 @@ static void requests_that_are_stuck_hold_up_neither_messages_nor_returns(void **
         client_return(&holder, leases[i]);
     }
     assert_int_equal(stuck_now(), MOST);
-    pthread_mutex_lock(&stuck.lock);
-    stuck.go = true;
-    pthread_cond_broadcast(&stuck.changed);
-    pthread_mutex_unlock(&stuck.lock);
+    let_go();
     UNTIL(world.exposures == ROUNDS);
     client_hang_up(&asking);
     client_hang_up(&holder);
@@ -71,6 +155,8 @@ static void requests_that_are_stuck_hold_up_neither_messages_nor_returns(void **
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_brief_grant_that_is_stuck_holds_up_nobody),
+        cmocka_unit_test(a_brief_grant_wakes_no_other_thread),
         cmocka_unit_test(requests_that_are_stuck_hold_up_neither_messages_nor_returns),
     };
 
