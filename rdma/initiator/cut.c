@@ -129,7 +129,6 @@ static int await_answer(struct cut *cut)
 {
     struct leasefs_session *session = cut->lease->session;
 
-    rpc_read_along(session->rpc, &cut->call);
     pthread_mutex_lock(&session->lock);
     while (!cut->done)
         session_await_locked(session, UINT64_MAX);
@@ -148,6 +147,7 @@ static int cut_lease(struct leasefs_lease *lease, json_t *params, bool may_split
 {
     struct cut cut = {.lease = lease, .call = {.complete = on_cut, .arg = &cut, .anywhere = true}};
     int status = session_may_block(lease->session);
+    bool reading;
 
     if (!status && may_split && !(cut.rest = lease_like(lease)))
         status = error_set(-ENOMEM, "out of memory");
@@ -159,7 +159,10 @@ static int cut_lease(struct leasefs_lease *lease, json_t *params, bool may_split
         return status;
     }
     json_object_set_new(params, "lease", json_integer((json_int_t)lease->layout.lease_id));
+    reading = rpc_begin_reading(lease->session->rpc);
     status = rpc_start(lease->session->rpc, LEASEFS_METHOD_RETURN, params, &cut.call);
+    if (reading)
+        rpc_read_along(lease->session->rpc, status ? NULL : &cut.call);
     if (status)
         end_cut(lease);
     else

@@ -171,7 +171,7 @@ static int acquire(struct leasefs_lease *lease, const char *path, struct leasefs
 {
     struct leasefs_session *session = lease->session;
     char *params = lease_params(lease, path);
-    bool taken_up;
+    bool taken_up, reading;
     int status;
 
     if (!params) {
@@ -182,11 +182,13 @@ static int acquire(struct leasefs_lease *lease, const char *path, struct leasefs
     lease->open_call.arg = lease;
     lease->open_call.anywhere = true;
     lease->pins = 1;
+    reading = rpc_begin_reading(session->rpc);
     status = rpc_start_text(session->rpc, LEASEFS_METHOD_LEASE, params, &lease->open_call);
     free(params);
+    if (reading)
+        rpc_read_along(session->rpc, status ? NULL : &lease->open_call);
     if (status)
         goto undo_lease;
-    rpc_read_along(session->rpc, &lease->open_call);
     pthread_mutex_lock(&session->lock);
     while (lease->pins && !lease->granted)
         session_await_locked(session, UINT64_MAX);
@@ -429,6 +431,7 @@ static void unlink_locked(struct leasefs_lease *lease)
 int leasefs_lease_return(struct leasefs_lease *lease)
 {
     struct leasefs_session *session;
+    bool reading, due;
     int status;
 
     if (!lease)
@@ -439,8 +442,10 @@ int leasefs_lease_return(struct leasefs_lease *lease)
         return status;
     if (idle_keep(lease))
         return 0;
-    if (holding_return(lease))
-        rpc_read_along(session->rpc, &lease->return_call);
+    reading = rpc_begin_reading(session->rpc);
+    due = holding_return(lease);
+    if (reading)
+        rpc_read_along(session->rpc, due ? &lease->return_call : NULL);
     pthread_mutex_lock(&session->lock);
     while (!holding_at_rest_locked(lease))
         session_await_locked(session, UINT64_MAX);

@@ -289,7 +289,8 @@ static void end_call(struct rpc *rpc, struct rpc_call *call, int status, json_t 
 
 int rpc_wait(struct rpc *rpc, struct rpc_call *call)
 {
-    rpc_read_along(rpc, call);
+    if (rpc_begin_reading(rpc))
+        rpc_read_along(rpc, call);
     pthread_mutex_lock(&rpc->lock);
     while (!call->done) {
         if (!rpc->drive) {
@@ -477,17 +478,23 @@ static void give_turn_back(struct rpc *rpc, bool left)
     pthread_mutex_unlock(&rpc->lock);
 }
 
+bool rpc_begin_reading(struct rpc *rpc)
+{
+    bool mine = rpc->wake && take_turn(rpc, true);
+
+    if (mine)
+        watch(rpc, false);
+    return mine;
+}
+
 void rpc_read_along(struct rpc *rpc, const struct rpc_call *call)
 {
     const struct reader caller = {.notify = NULL};
-    int64_t id = call->id;
+    int64_t id = call ? call->id : 0;
     int status = 0;
     bool left;
 
-    if (!rpc->wake || !take_turn(rpc, true))
-        return;
-    watch(rpc, false);
-    while (!status && is_listed(rpc, id))
+    while (!status && id && is_listed(rpc, id))
         status = receive_once(rpc, true, &caller);
     left = status || channel_buffers(rpc->channel);
     watch(rpc, true);

@@ -67,8 +67,12 @@ int rpc_start(struct rpc *rpc, const char *method, json_t *params, struct rpc_ca
 /* The same with `params` as JSON, for a method of the library's own. */
 int rpc_start_text(struct rpc *rpc, const char *method, const char *params, struct rpc_call *call);
 
-/* Before waiting for complete(), by whoever keeps the call: reads until it has ended, if nobody else reads. It may not
- * have ended yet. */
+/* Who starts a call and will wait for it reads from here on, so that the answer wakes nobody else however quick it is.
+ * False: somebody else reads. */
+bool rpc_begin_reading(struct rpc *rpc);
+
+/* Then, before waiting for complete(), by whoever keeps the call: reads until it has ended, and lets others read again.
+ * It may not have ended yet. NULL, or one that could not be started: reads nothing. */
 void rpc_read_along(struct rpc *rpc, const struct rpc_call *call);
 
 /* Waits for the reply; returns call->status and sets the thread's error sentence when it is not 0. */
