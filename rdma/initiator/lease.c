@@ -137,17 +137,20 @@ static char *escape(const char *path)
     return escaped;
 }
 
-/* As JSON, for the caller to free; NULL: the path is no text in UTF-8, or no memory. Written by hand: whoever asks for
- * a lease waits for this, too. */
+/* As JSON, for the caller to free; NULL: the path is no text in UTF-8, or no memory. Written by hand, and without what
+ * is the default: whoever asks for a lease waits for this, too. */
 static char *lease_params(const struct leasefs_lease *lease, const char *path)
 {
     static const char *const policies[] = {
         [LEASEFS_POLICY_RECALL] = "recall", [LEASEFS_POLICY_BUSY] = "busy", [LEASEFS_POLICY_ORPHAN] = "orphan"};
     const struct leasefs_lease_options *options = &lease->options;
-    char idle[48] = "", policy[48] = "", file[48] = "", *escaped = NULL, *params = NULL;
+    char idle[48] = "", policy[48] = "", file[48] = "", range[80] = "", *escaped = NULL, *params = NULL;
 
     if (lease->kept)
         snprintf(idle, sizeof(idle), ",\"idle\":%llu", (unsigned long long)lease->kept->layout.lease_id);
+    if (options->offset || options->length)
+        snprintf(range, sizeof(range), ",\"offset\":%llu,\"length\":%llu", (unsigned long long)options->offset,
+                 (unsigned long long)options->length);
     if (options->policy)
         snprintf(policy, sizeof(policy), ",\"policy\":\"%s\"", policies[options->policy]);
     if (path)
@@ -156,11 +159,9 @@ static char *lease_params(const struct leasefs_lease *lease, const char *path)
         snprintf(file, sizeof(file), ",\"file\":%llu", (unsigned long long)lease->file);
     if (path && !escaped)
         return NULL;
-    if (asprintf(&params, "{\"mode\":\"%s\",\"offset\":%llu,\"length\":%llu,\"prepare\":%s,\"wait\":%s%s%s%s%s%s}",
-                 options->mode == LEASEFS_WRITE ? "write" : "read", (unsigned long long)options->offset,
-                 (unsigned long long)options->length, options->prepare ? "true" : "false",
-                 options->try_only ? "false" : "true", idle, policy, file, path ? ",\"path\":" : "",
-                 path ? escaped : "") < 0)
+    if (asprintf(&params, "{\"mode\":\"%s\"%s%s%s%s%s%s%s%s}", options->mode == LEASEFS_WRITE ? "write" : "read", range,
+                 options->prepare ? ",\"prepare\":true" : "", options->try_only ? ",\"wait\":false" : "", idle, policy,
+                 file, path ? ",\"path\":" : "", path ? escaped : "") < 0)
         params = NULL;
     free(escaped);
     return params;
