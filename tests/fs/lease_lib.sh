@@ -20,12 +20,12 @@ hold()
     rm -f "$dir/holder"
     "$LEASECTL" --control "$control" lease "$@" ":$path" >"$dir/holder" 2>&1 &
     holder=$!
-    for ((i = 0; i < 100; i++)); do
+    for ((i = 0; i < 600; i++)); do
         grep -qs 'sequence' "$dir/holder" && return
         kill -0 $holder 2>/dev/null || fail "no lease: $(cat "$dir/holder")"
         sleep 0.05
     done
-    fail "no lease after 5 seconds: $(cat "$dir/holder")"
+    fail "no lease after 30 seconds: $(cat "$dir/holder")"
 }
 
 # lease_states FILE: of its leases, by spaces.
