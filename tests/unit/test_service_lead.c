@@ -65,7 +65,8 @@ static void a_brief_grant_that_is_stuck_holds_up_nobody(void **state)
     client_hang_up(&asking);
     client_hang_up(&other);
     world_end();
-    stuck.entered = stuck.left = 0;
+    stuck.entered = 0;
+    stuck.left = 0;
     stuck.go = false;
 }
 
