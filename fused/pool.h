@@ -7,7 +7,8 @@
  *
  * A block has two counts. `files` is how many places in files refer to it (over one: shared). `holds` is how many
  * exposures refer to it (leases; see layout_hold). It is free when both are zero, and only then (I1). Both live in an
- * array made at start, and free space in bitmaps, so that giving a block back never needs memory and never fails.
+ * array made at start (a hold on all blocks of a huge page in one for such pages), and free space in bitmaps, so that
+ * giving a block back never needs memory and never fails.
  *
  * Thread-safe: allocation groups have a lock each, a leaf lock (nothing is called while it is held). Counts are
  * changed under the group's lock and may be read without it by whoever holds the lock of a file that refers to the

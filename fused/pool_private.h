@@ -22,7 +22,9 @@ struct pool_group {
     _Atomic uint32_t longest;          /* no free run is longer; that there is such a run, only looking tells */
     uint32_t held, orphaned;           /* blocks with holds; of those, in no file */
     uint16_t chunk_free[GROUP_CHUNKS]; /* per 2 MiB */
-    uint64_t taken[GROUP_WORDS];       /* a bit a block; bits behind the end are set */
+    uint16_t chunk_held[GROUP_CHUNKS]; /* blocks with holds of their own */
+    uint16_t chunk_orphaned[GROUP_CHUNKS];
+    uint64_t taken[GROUP_WORDS]; /* a bit a block; bits behind the end are set */
 };
 
 struct pool {
@@ -31,8 +33,9 @@ struct pool {
     uint64_t size;
     size_t page_size;
     uint32_t blocks, n_groups;
-    _Atomic uint32_t next_group; /* where the next file without a goal starts to look */
-    _Atomic uint32_t *files, *holds;
+    _Atomic uint32_t next_group;     /* where the next file without a goal starts to look */
+    _Atomic uint32_t *files, *holds; /* per block */
+    _Atomic uint32_t *chunk_holds;   /* per chunk: of all its blocks, beside their own */
     struct pool_group *groups;
 };
 

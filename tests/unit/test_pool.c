@@ -129,18 +129,94 @@ static void a_block_is_free_only_when_no_file_and_no_exposure_refers_to_it(void 
     end_empty(pool);
 }
 
+static void a_hold_of_a_block_that_is_free_is_refused_and_nothing_changes(void **state)
+{
+    struct pool *pool = new_pool(2 * POOL_HUGE_BLOCKS * POOL_BLOCK_SIZE);
+    uint32_t all = 2 * POOL_HUGE_BLOCKS, count;
+
+    (void)state;
+    assert_int_equal(take(pool, all, all, NO_GOAL, 0, &count), 0);
+    pool_put_file(pool, AT(all - 9), 1);
+    assert_int_equal(pool_get_hold(pool, AT(0), all), -EOVERFLOW);
+    for (uint32_t i = 0; i < all; i++)
+        assert_int_equal(pool_hold_count(pool, AT(i)), 0);
+    pool_put_file(pool, AT(0), all - 9);
+    pool_put_file(pool, AT(all - 8), 8);
+    end_empty(pool);
+}
+
+/* The size of a lease of whole huge pages is not to matter. */
+static void a_hold_of_a_whole_huge_page_is_one_count(void **state)
+{
+    struct pool *pool = new_pool(4 * POOL_HUGE_BLOCKS * POOL_BLOCK_SIZE);
+    struct pool_usage usage;
+    uint32_t all = 4 * POOL_HUGE_BLOCKS, count, second = POOL_HUGE_BLOCKS;
+
+    (void)state;
+    assert_int_equal(take(pool, all, all, NO_GOAL, 0, &count), 0);
+    assert_int_equal(pool_get_hold(pool, AT(3), all - 6), 0);
+    assert_int_equal(atomic_load(&pool->chunk_holds[0]), 0);
+    assert_int_equal(atomic_load(&pool->chunk_holds[1]), 1);
+    assert_int_equal(atomic_load(&pool->chunk_holds[2]), 1);
+    assert_int_equal(atomic_load(&pool->chunk_holds[3]), 0);
+    assert_int_equal(atomic_load(&pool->holds[second]), 0);
+    assert_int_equal(pool_hold_count(pool, AT(2)), 0);
+    assert_int_equal(pool_hold_count(pool, AT(second)), 1);
+    assert_false(pool_exclusive(pool, AT(second)));
+    assert_int_equal(pool_get_hold(pool, AT(second + 1), 2), 0); /* and some beside it */
+    pool_put_file(pool, AT(0), all);
+    pool_usage(pool, &usage);
+    assert_int_equal(usage.free, 6);
+    assert_int_equal(usage.held, all - 6);
+    assert_int_equal(usage.orphaned, all - 6);
+    assert_int_equal(pool_check(pool), 0);
+    pool_put_hold(pool, AT(3), all - 6); /* I1: the blocks of the other hold stay */
+    pool_usage(pool, &usage);
+    assert_int_equal(usage.free, all - 2);
+    assert_int_equal(usage.held, 2);
+    assert_int_equal(usage.orphaned, 2);
+    assert_int_equal(pool_check(pool), 0);
+    pool_put_hold(pool, AT(second + 1), 2);
+    end_empty(pool);
+}
+
+static void a_part_of_a_hold_of_a_whole_huge_page_can_be_given_back(void **state)
+{
+    struct pool *pool = new_pool(2 * POOL_HUGE_BLOCKS * POOL_BLOCK_SIZE);
+    struct pool_usage usage;
+    uint32_t all = 2 * POOL_HUGE_BLOCKS, count;
+
+    (void)state;
+    assert_int_equal(take(pool, all, all, NO_GOAL, 0, &count), 0);
+    assert_int_equal(pool_get_hold(pool, AT(0), all), 0);
+    assert_int_equal(pool_get_hold(pool, AT(0), all), 0);
+    pool_put_hold(pool, AT(POOL_HUGE_BLOCKS - 1), 2);
+    assert_int_equal(pool_hold_count(pool, AT(0)), 2);
+    assert_int_equal(pool_hold_count(pool, AT(POOL_HUGE_BLOCKS - 1)), 1);
+    assert_int_equal(pool_hold_count(pool, AT(POOL_HUGE_BLOCKS)), 1);
+    pool_put_hold(pool, AT(0), all);
+    pool_put_file(pool, AT(0), all);
+    pool_usage(pool, &usage);
+    assert_int_equal(usage.free, 2); /* those that were given back twice */
+    assert_int_equal(usage.orphaned, all - 2);
+    assert_int_equal(pool_check(pool), 0);
+    pool_put_hold(pool, AT(0), POOL_HUGE_BLOCKS - 1);
+    pool_put_hold(pool, AT(POOL_HUGE_BLOCKS + 1), POOL_HUGE_BLOCKS - 1);
+    end_empty(pool);
+}
+
 static void a_count_that_is_full_is_refused_and_nothing_changes(void **state)
 {
     struct pool *pool = new_pool(MIB);
     uint32_t count, start = take(pool, 8, 8, NO_GOAL, 0, &count);
 
     (void)state;
-    atomic_store(&pool->files[start + 5], UINT32_MAX); /* nobody shares a block that often in a test's time */
+    atomic_store(&pool->files[start + 5], UINT32_MAX / 2); /* nobody shares a block that often in a test's time */
     assert_int_equal(pool_get_file(pool, AT(start), 8), -EOVERFLOW);
     for (uint32_t i = 0; i < 8; i++)
-        assert_int_equal(pool_file_count(pool, AT(start + i)), i == 5 ? UINT32_MAX : 1);
+        assert_int_equal(pool_file_count(pool, AT(start + i)), i == 5 ? UINT32_MAX / 2 : 1);
     atomic_store(&pool->files[start + 5], 1);
-    atomic_store(&pool->holds[start + 7], UINT32_MAX);
+    atomic_store(&pool->holds[start + 7], UINT32_MAX / 2);
     assert_int_equal(pool_get_hold(pool, AT(start), 8), -EOVERFLOW);
     for (uint32_t i = 0; i < 7; i++)
         assert_int_equal(pool_hold_count(pool, AT(start + i)), 0);
@@ -227,7 +303,9 @@ struct model {
     struct pool *pool;
     struct dice dice;
     uint32_t blocks;
+    bool large; /* much of it at once */
     uint32_t *files, *holds;
+    unsigned chunks_held; /* seen */
 };
 
 static bool is_free(const struct model *m, uint32_t block)
@@ -265,7 +343,7 @@ static uint32_t longest(const struct model *m, uint32_t want, uint32_t congruent
 
 static void random_alloc(struct model *m)
 {
-    bool large = dice_below(&m->dice, 8) == 0;
+    bool large = m->large || dice_below(&m->dice, 8) == 0;
     uint32_t want = 1 + (uint32_t)dice_below(&m->dice, large ? 3 * POOL_HUGE_BLOCKS : 40), count;
     uint32_t min = dice_below(&m->dice, 2) ? 1 : 1 + (uint32_t)dice_below(&m->dice, want);
     struct pool_block start, goal = AT((uint32_t)dice_below(&m->dice, m->blocks + 10));
@@ -300,6 +378,10 @@ static bool random_run(struct model *m, const uint32_t *counts, uint32_t *ret_st
 
     for (uint32_t i = 0; i < 200 && !counts[at]; i++)
         at = (uint32_t)dice_below(&m->dice, m->blocks);
+    if (m->large && dice_below(&m->dice, 8)) {
+        at = at / POOL_HUGE_BLOCKS * POOL_HUGE_BLOCKS;
+        most = POOL_HUGE_BLOCKS * (1 + (uint32_t)dice_below(&m->dice, 3));
+    }
     while (count < most && at + count < m->blocks && counts[at + count])
         count++;
     *ret_start = at;
@@ -338,11 +420,14 @@ static void compare(struct model *m)
     pool_usage(m->pool, &usage);
     assert_memory_equal(&usage, &sum, sizeof(usage));
     assert_int_equal(pool_check(m->pool), 0);
+    for (uint32_t i = 0; i < m->blocks / POOL_HUGE_BLOCKS; i++)
+        m->chunks_held += atomic_load(&m->pool->chunk_holds[i]) > 0;
 }
 
-static void run_random(const char *name, uint32_t blocks, unsigned steps, unsigned every)
+static unsigned run_random(const char *name, uint32_t blocks, bool large, unsigned steps, unsigned every)
 {
-    struct model m = {.pool = new_pool((uint64_t)blocks * POOL_BLOCK_SIZE), .dice = dice_new(name), .blocks = blocks};
+    struct model m = {
+        .pool = new_pool((uint64_t)blocks * POOL_BLOCK_SIZE), .dice = dice_new(name), .blocks = blocks, .large = large};
 
     m.files = calloc(blocks, sizeof(*m.files));
     m.holds = calloc(blocks, sizeof(*m.holds));
@@ -351,7 +436,7 @@ static void run_random(const char *name, uint32_t blocks, unsigned steps, unsign
 
         if (what < 3)
             random_alloc(&m);
-        else if (what < 5)
+        else if (what < (large ? 6 : 5))
             random_count(&m, what == 3 ? 2 : 3);
         else
             random_count(&m, what < 8 ? 0 : 1);
@@ -367,19 +452,26 @@ static void run_random(const char *name, uint32_t blocks, unsigned steps, unsign
     end_empty(m.pool);
     free(m.files);
     free(m.holds);
+    return m.chunks_held;
 }
 
 /* I1 */
 static void random_references_agree_with_arrays(void **state)
 {
     (void)state;
-    run_random("one small group", 1500, dice_steps(20000), 50);
+    run_random("one small group", 1500, false, dice_steps(20000), 50);
 }
 
 static void random_references_agree_with_arrays_over_two_groups(void **state)
 {
     (void)state;
-    run_random("two groups", MANY_BLOCKS, dice_steps(3000), 500);
+    run_random("two groups", MANY_BLOCKS, false, dice_steps(3000), 500);
+}
+
+static void random_references_to_whole_huge_pages_agree_with_arrays(void **state)
+{
+    (void)state;
+    assert_true(run_random("huge pages", 5 * POOL_HUGE_BLOCKS, true, dice_steps(20000), 20) > 20);
 }
 
 /* ---- threads ---- */
@@ -479,6 +571,9 @@ int main(void)
         cmocka_unit_test(a_pool_is_refused_with_the_reason_when_it_cannot_be_had),
         cmocka_unit_test(a_pool_in_pieces_is_searched_once_and_not_for_each_piece),
         cmocka_unit_test(a_block_is_free_only_when_no_file_and_no_exposure_refers_to_it),
+        cmocka_unit_test(a_hold_of_a_block_that_is_free_is_refused_and_nothing_changes),
+        cmocka_unit_test(a_hold_of_a_whole_huge_page_is_one_count),
+        cmocka_unit_test(a_part_of_a_hold_of_a_whole_huge_page_can_be_given_back),
         cmocka_unit_test(a_count_that_is_full_is_refused_and_nothing_changes),
         cmocka_unit_test(a_file_goes_on_where_it_ended),
         cmocka_unit_test(large_requests_lie_in_their_huge_pages_as_in_the_file),
@@ -487,6 +582,7 @@ int main(void)
         cmocka_unit_test(a_child_does_not_inherit_the_pool),
         cmocka_unit_test(random_references_agree_with_arrays),
         cmocka_unit_test(random_references_agree_with_arrays_over_two_groups),
+        cmocka_unit_test(random_references_to_whole_huge_pages_agree_with_arrays),
         cmocka_unit_test(threads_never_get_the_same_block),
     };
 
