@@ -9,6 +9,7 @@
  */
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
@@ -75,8 +76,10 @@ struct exposure_ops {
      * calling thread, which may then be stuck in the kernel for longer than the bound. So when the deadline of such a
      * call passes, another thread takes over: it climbs on, and calls late(arg, error), with what fence() would have
      * returned, within fence_bound_ns() and the gates' deadlines from the start. On this thread -EINPROGRESS is
-     * returned whenever that may be, and the exposure is none of its business any more. */
-    int (*take_back)(struct exposure *exposure, void (*late)(void *arg, int error), void *arg);
+     * returned whenever that may be, and the exposure is none of its business any more.
+     * at_leisure: nobody waits for the end of access, so the shortest way to the end of everything is taken, without
+     * what only ends access sooner. */
+    int (*take_back)(struct exposure *exposure, bool at_leisure, void (*late)(void *arg, int error), void *arg);
 
     /* NULL: not supported. After a failed fence, when no file refers to the blocks any more (detach): puts other memory
      * in their place. On 0 the blocks may be used again, though the device may go on with the old memory; the

@@ -168,7 +168,7 @@ void fence_run(struct work *work)
     int error;
 
     if (fabric->take_back) {
-        error = fabric->take_back(grant->exposure, fence_ended, grant);
+        error = fabric->take_back(grant->exposure, grant->at_leisure, fence_ended, grant);
     } else {
         fabric->revoke(grant->exposure);
         error = fabric->fence(grant->exposure);

@@ -63,6 +63,7 @@ struct lease {
     bool courtesy;         /* ACTIVE, and past its expiry */
     bool idle;             /* its holder keeps it for later: see lease_keep_idle() */
     bool overrun;          /* the fence took longer than fence_bound_ns */
+    bool at_leisure;       /* its holder gave it back, and nobody had asked for that */
     bool recalled_by_try;  /* recalled for somebody who did not wait: nobody's leaving cancels that */
     bool remnant;          /* what was reachable before a cut; overlaps what its session kept */
     bool cut;              /* GRANTING, and kept by a cut */

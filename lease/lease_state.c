@@ -45,6 +45,7 @@ void lease_post(struct lease_table *table, const struct lease *lease, enum lease
     struct lease_event event = {
         .kind = kind,
         .reason = lease->reason,
+        .at_leisure = lease->at_leisure,
         .lease_id = lease->lease_id,
         .session_id = lease->session_id,
         .inode = lease->inode_number,
@@ -162,6 +163,7 @@ void lease_start_fence(struct lease_table *table, struct lease *lease, enum leas
 {
     lease->courtesy = false;
     lease->reason = reason;
+    lease->at_leisure = reason == LEASE_END_RETURNED && lease->state == LEASE_ACTIVE && !lease->remnant;
     lease->sequence++;
     lease->fence_overrun_ns = later(now_ns, table->limits.fence_bound_ns);
     set_state(table, lease, LEASE_FENCING);

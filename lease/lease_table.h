@@ -106,13 +106,14 @@ enum lease_event_kind {
     LEASE_EVENT_RECALL = 1,       /* tell the holder; deadline_ns is set */
     LEASE_EVENT_RECALL_CANCELLED, /* tell the holder */
     LEASE_EVENT_ORPHANED,         /* tell the holder: lease_info.orphaned has grown */
-    LEASE_EVENT_FENCE,            /* run gate and fence, then call lease_fenced(); reason is set */
+    LEASE_EVENT_FENCE,            /* run gate and fence, then call lease_fenced(); reason and at_leisure are set */
     LEASE_EVENT_DEADLINE,         /* lease_next_deadline() may have come nearer */
 };
 
 struct lease_event {
     enum lease_event_kind kind;
     enum lease_end_reason reason;
+    bool at_leisure; /* its holder gave it back, and nobody had asked for that */
     uint64_t lease_id, session_id, inode;
     uint32_t sequence;
     enum lease_mode mode;

@@ -344,6 +344,7 @@ static void post(void *ctx, const struct lease_event *event)
         if (grant->cut)
             grant->lease_id = event->lease_id; /* a remnant's, which the table chose just now */
         grant->reason = event->reason;
+        grant->at_leisure = event->at_leisure;
         grant->sequence = event->sequence;
         service_push(service, service->fences, &grant->fence, grant->range.length <= SERVICE_BRIEF_BYTES);
         break;

@@ -151,6 +151,7 @@ struct grant {
     struct exposure *exposure;
     struct exposure_grant keys;
     enum lease_end_reason reason;
+    bool at_leisure;   /* it ends, and nobody waits for that but who gave it back */
     uint32_t sequence; /* at its end */
     struct work fence;
     struct mail notice;

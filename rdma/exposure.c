@@ -178,9 +178,10 @@ int exposure_fence(struct exposure *exposure)
     return 0;
 }
 
-int exposure_take_back(struct exposure *exposure, void (*late)(void *arg, int error), void *arg)
+int exposure_take_back(struct exposure *exposure, bool at_leisure, void (*late)(void *arg, int error), void *arg)
 {
     (void)exposure;
+    (void)at_leisure;
     (void)late;
     (void)arg;
     return 0;
@@ -241,7 +242,7 @@ static void go_on(struct helper_job *job)
         exposure->late(exposure->late_arg, r);
 }
 
-int exposure_take_back(struct exposure *exposure, void (*late)(void *arg, int error), void *arg)
+int exposure_take_back(struct exposure *exposure, bool at_leisure, void (*late)(void *arg, int error), void *arg)
 {
     if (atomic_load(&exposure->fenced))
         return 0;
@@ -249,7 +250,7 @@ int exposure_take_back(struct exposure *exposure, void (*late)(void *arg, int er
     exposure->late_arg = arg;
     exposure->go_on.run = go_on;
     exposure->successor = &exposure->go_on;
-    revoke_climb_begin(&exposure->climb, &exposure->session->fabric->ladder, exposure);
+    revoke_climb_begin(&exposure->climb, &exposure->session->fabric->ladder, exposure, at_leisure);
     return climb_on(exposure);
 }
 

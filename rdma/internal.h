@@ -156,7 +156,7 @@ int exposure_expose_as(struct exposure_session *session, const struct exposure_r
                        enum exposure_style style, struct exposure **ret_exposure, struct exposure_grant *ret_grant);
 int exposure_revoke(struct exposure *exposure);
 int exposure_fence(struct exposure *exposure);
-int exposure_take_back(struct exposure *exposure, void (*late)(void *arg, int error), void *arg);
+int exposure_take_back(struct exposure *exposure, bool at_leisure, void (*late)(void *arg, int error), void *arg);
 int exposure_orphan(struct exposure *exposure);
 void exposure_drop(struct exposure *exposure);
 void exposure_abandon(struct exposure *exposure); /* a self-test's: fenced or not, its memory is nobody's */

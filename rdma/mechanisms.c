@@ -55,6 +55,7 @@ const struct revoke_mechanism fabric_mechanisms[FABRIC_MECHANISMS] = {
      .note = "maps the lease's window over (memory on demand)"},
     {.name = "dereg",
      .kind = REVOKE_FENCE,
+     .ends = true,
      .allowed_ns = 2 * NS_PER_S,
      .run = revoke_by_dereg,
      .note = "waits for all references to the memory region"},

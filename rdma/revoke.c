@@ -149,6 +149,14 @@ static int climb_rung(struct revoke_ladder *ladder, size_t index, struct exposur
     return r;
 }
 
+static bool passes_over(const struct revoke_climb *climb, size_t index)
+{
+    const struct revoke_mechanism *rung = climb->ladder->rungs[index];
+
+    return climb->ladder->kinds[index] != climb->kind || (rung->applies && !rung->applies(climb->exposure)) ||
+           (climb->at_leisure ? !rung->ends : climb->tried & 1u << index);
+}
+
 /* Climbs the rungs of climb->kind. */
 static int climb_kind(struct revoke_climb *climb)
 {
@@ -157,10 +165,11 @@ static int climb_kind(struct revoke_climb *climb)
 
     while (climb->result != 0 && climb->next < ladder->n_rungs) {
         size_t index = climb->next++;
-        const struct revoke_mechanism *rung = ladder->rungs[index];
 
-        if (ladder->kinds[index] != climb->kind || (rung->applies && !rung->applies(climb->exposure)))
+        if (passes_over(climb, index))
             continue;
+        if (climb->at_leisure)
+            climb->tried |= 1u << index;
         climb->under_way = true;
         r = climb_rung(ladder, index, climb->exposure);
         if (r == -EINPROGRESS)
@@ -206,10 +215,11 @@ int revoke_fence(struct revoke_ladder *ladder, struct exposure *exposure)
     return judge_fence(ladder, climb(ladder, REVOKE_FENCE, exposure));
 }
 
-void revoke_climb_begin(struct revoke_climb *climb, struct revoke_ladder *ladder, struct exposure *exposure)
+void revoke_climb_begin(struct revoke_climb *climb, struct revoke_ladder *ladder, struct exposure *exposure,
+                        bool at_leisure)
 {
-    *climb = (struct revoke_climb){.ladder = ladder, .exposure = exposure};
-    start_kind(climb, REVOKE_GATE);
+    *climb = (struct revoke_climb){.ladder = ladder, .exposure = exposure, .at_leisure = at_leisure};
+    start_kind(climb, at_leisure ? REVOKE_FENCE : REVOKE_GATE);
 }
 
 int revoke_climb_on(struct revoke_climb *climb)
@@ -224,6 +234,13 @@ int revoke_climb_on(struct revoke_climb *climb)
     r = climb_kind(climb);
     if (r == -EINPROGRESS)
         return r;
+    if (climb->at_leisure && r < 0) {
+        climb->at_leisure = false;
+        start_kind(climb, REVOKE_GATE);
+        r = climb_kind(climb);
+        if (r == -EINPROGRESS)
+            return r;
+    }
     if (climb->kind == REVOKE_GATE) { /* whatever became of it: the fence follows */
         start_kind(climb, REVOKE_FENCE);
         r = climb_kind(climb);

@@ -44,6 +44,7 @@ struct revoke_mechanism {
 
     const char *fence_on; /* the kernel driver whose documentation makes a fence of this gate, or NULL */
     bool by_name;         /* not in "auto" */
+    bool ends;            /* leaves nothing registered: where it is a fence, it is all that needs to be done */
     const char *note;
 };
 
@@ -94,13 +95,18 @@ int revoke_orphan(struct revoke_ladder *ladder, struct exposure *exposure);
 struct revoke_climb {
     struct revoke_ladder *ladder;
     struct exposure *exposure;
+    bool at_leisure;       /* at first only what ends the registration, too */
+    unsigned tried;        /* a bit for each rung that was climbed so */
     enum revoke_kind kind; /* gates first */
     size_t next;           /* rung */
     int result;            /* of the last rung of that kind */
     bool under_way;        /* of the rung before `next` */
 };
 
-void revoke_climb_begin(struct revoke_climb *climb, struct revoke_ladder *ladder, struct exposure *exposure);
+/* at_leisure: nobody waits for access to end. Then a fence that ends the registration, too, is all that is climbed;
+ * what ends access sooner would be work on top of that. Only where there is none, or it fails, the others are. */
+void revoke_climb_begin(struct revoke_climb *climb, struct revoke_ladder *ladder, struct exposure *exposure,
+                        bool at_leisure);
 
 /* Begins, or goes on where a stuck rung, which counts as late, kept another thread. As revoke_fence(), after the gates;
  * or -EINPROGRESS: another thread goes on. */

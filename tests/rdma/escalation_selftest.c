@@ -19,8 +19,10 @@ struct escalation {
     int gate, fence, orphan;   /* what each returns; orphan counts when the fence fails */
     const char *climbed;       /* the rung that did it */
     const char *passed, *word; /* a rung that did not, and how it is counted */
+    const char *unused;        /* a rung that was not climbed */
     bool by_itself;            /* by the thread that asks, which may get stuck: take_back() */
     bool overtaken;            /* and does */
+    bool at_leisure;           /* as if the peer had given it back, though it goes on */
 };
 
 static struct peer peer;
@@ -40,6 +42,7 @@ static void check_that_nothing_lands(void)
 /* A thread that takes a lease back itself, and what came of it, by whichever thread. */
 struct taker {
     struct exposure *exposure;
+    bool at_leisure;
     pthread_t thread;
     int returned;
     pthread_mutex_t lock;
@@ -64,15 +67,15 @@ static void *take_back(void *arg)
 {
     struct taker *taker = arg;
 
-    taker->returned = ops->take_back(taker->exposure, taken, taker);
+    taker->returned = ops->take_back(taker->exposure, taker->at_leisure, taken, taker);
     if (taker->returned != -EINPROGRESS)
         taken(taker, taker->returned);
     return NULL;
 }
 
-static void start_taker(struct taker *taker, struct exposure *exposure)
+static void start_taker(struct taker *taker, struct exposure *exposure, bool at_leisure)
 {
-    *taker = (struct taker){.exposure = exposure};
+    *taker = (struct taker){.exposure = exposure, .at_leisure = at_leisure};
     pthread_mutex_init(&taker->lock, NULL);
     CHECK(sync_cond_init(&taker->changed) == 0);
     CHECK(pthread_create(&taker->thread, NULL, take_back, taker) == 0);
@@ -103,7 +106,7 @@ static void escalate(const struct escalation *e)
     CHECK_ANSWER(hammer(&peer, &lease, false, REMOTE_BYTE), "running");
     CHECK(faults_set(e->faults) == 0);
     if (e->by_itself) {
-        start_taker(&taker, lease.exposure);
+        start_taker(&taker, lease.exposure, e->at_leisure);
         CHECK(await_taker(&taker) == e->fence);
     } else {
         CHECK(ops->revoke(lease.exposure) == e->gate);
@@ -119,6 +122,8 @@ static void escalate(const struct escalation *e)
         CHECK(status_of("revocations", e->climbed, "count") == 1);
     if (e->passed)
         CHECK(status_of("revocations", e->passed, e->word) == 1);
+    if (e->unused)
+        CHECK(status_of("revocations", e->unused, "count") == 0);
     CHECK(faults_set("") == 0);
     if (e->by_itself) {
         pthread_join(taker.thread, NULL);
@@ -210,6 +215,20 @@ static void the_thread_that_is_stuck_is_left_behind_and_another_climbs_on(void)
                                   .word = "late",
                                   .by_itself = true,
                                   .overtaken = true});
+}
+
+/* Whoever gives a lease back and goes on all the same gets no further. */
+static void at_leisure_the_deregistration_alone_keeps_the_promise(void)
+{
+    escalate(&(struct escalation){
+        .faults = "", .climbed = "dereg", .unused = "rereg", .by_itself = true, .at_leisure = true});
+    escalate(&(struct escalation){.faults = "dereg=stuck",
+                                  .climbed = "qp",
+                                  .passed = "dereg",
+                                  .word = "late",
+                                  .by_itself = true,
+                                  .overtaken = true,
+                                  .at_leisure = true});
 }
 
 static void memory_on_demand_that_fails_leads_to_the_deregistration(void)
@@ -326,6 +345,7 @@ int main(int argc, char **argv)
         SELFTEST(a_deregistration_that_is_stuck_leads_to_the_connection),
         SELFTEST(a_deregistration_that_succeeds_too_late_is_no_proof),
         SELFTEST(the_thread_that_is_stuck_is_left_behind_and_another_climbs_on),
+        SELFTEST(at_leisure_the_deregistration_alone_keeps_the_promise),
         SELFTEST(memory_on_demand_that_fails_leads_to_the_deregistration),
         SELFTEST(a_memory_window_that_cannot_be_freed_leads_to_the_connection),
         SELFTEST(memory_on_demand_that_is_stuck_leads_to_the_connection),

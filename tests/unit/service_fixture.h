@@ -232,4 +232,26 @@ static inline void client_return(struct client *client, int64_t lease)
     client_result(client, "return", params, NULL);
 }
 
+/* ---- others ---- */
+
+/* Somebody local who changes a file. */
+struct local_op {
+    struct lease_waiter waiter; /* first */
+    atomic_int resumed;
+};
+
+static inline void local_op_resumed(struct lease_waiter *waiter)
+{
+    ((struct local_op *)waiter)->resumed++;
+}
+
+/* Writes `count` blocks from `first` on. */
+static inline int local_write(struct local_op *op, uint64_t inode, uint64_t first, uint64_t count)
+{
+    struct lease_range range = {first * BLOCK, count * BLOCK};
+
+    op->waiter.resume = local_op_resumed;
+    return lease_op_begin(the_table(), inode, range, LEASE_OP_REPLACE, now_ns(), &op->waiter);
+}
+
 #endif

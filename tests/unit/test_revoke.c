@@ -54,7 +54,7 @@ FAKE(qp, "q")
 static const struct revoke_mechanism table[] = {
     {"gate", REVOKE_GATE, 10, run_gate},
     {"gate2", REVOKE_GATE, 10, run_late_gate},
-    {"dereg", REVOKE_FENCE, 100, run_dereg},
+    {.name = "dereg", .kind = REVOKE_FENCE, .allowed_ns = 100, .run = run_dereg, .ends = true},
     {"qp", REVOKE_FENCE, 1000, run_qp},
 };
 
@@ -266,7 +266,7 @@ static void a_stuck_rung_counts_as_late_and_the_successor_climbs_on(void **state
 
     (void)state;
     make_ladder("auto");
-    revoke_climb_begin(&climb, &ladder, NULL);
+    revoke_climb_begin(&climb, &ladder, NULL, false);
     fake.gate.result = -EINPROGRESS;
     assert_int_equal(revoke_climb_on(&climb), -EINPROGRESS);
     fake.dereg.result = -EINPROGRESS;
@@ -287,7 +287,7 @@ static void a_climb_that_ends_on_a_stuck_rung_has_no_proof(void **state)
 
     (void)state;
     make_ladder("gate,dereg");
-    revoke_climb_begin(&climb, &ladder, NULL);
+    revoke_climb_begin(&climb, &ladder, NULL, false);
     fake.dereg.result = -EINPROGRESS;
     assert_int_equal(revoke_climb_on(&climb), -EINPROGRESS);
     assert_int_equal(counted("unproven", NULL), 0);
@@ -303,9 +303,64 @@ static void a_climb_of_its_own_goes_by_the_same_rungs(void **state)
     (void)state;
     make_ladder("auto");
     fake.dereg.takes_ns = 101; /* too late */
-    revoke_climb_begin(&climb, &ladder, NULL);
+    revoke_climb_begin(&climb, &ladder, NULL, false);
     assert_int_equal(revoke_climb_on(&climb), 0);
     assert_string_equal(fake.order, "gdq");
+}
+
+/* Nobody waits: what only ends access sooner is left out, and whatever else the registration would outlive. */
+static void at_leisure_what_ends_the_registration_is_enough(void **state)
+{
+    struct revoke_climb climb;
+
+    (void)state;
+    make_ladder("gate,qp,dereg");
+    revoke_climb_begin(&climb, &ladder, NULL, true);
+    assert_int_equal(revoke_climb_on(&climb), 0);
+    assert_string_equal(fake.order, "d");
+    assert_int_equal(counted("dereg", "count"), 1);
+}
+
+static void at_leisure_all_that_is_left_follows_where_that_fails(void **state)
+{
+    struct revoke_climb climb;
+
+    (void)state;
+    make_ladder("gate,dereg,qp");
+    fake.dereg.result = -EIO;
+    revoke_climb_begin(&climb, &ladder, NULL, true);
+    assert_int_equal(revoke_climb_on(&climb), 0);
+    assert_string_equal(fake.order, "dgq");
+
+    fake.order[0] = '\0';
+    fake.dereg.result = -EINPROGRESS;
+    fake.gate.result = -EINPROGRESS;
+    revoke_climb_begin(&climb, &ladder, NULL, true);
+    assert_int_equal(revoke_climb_on(&climb), -EINPROGRESS);
+    assert_int_equal(revoke_climb_on(&climb), -EINPROGRESS);
+    fake.qp.result = -EIO;
+    assert_int_equal(revoke_climb_on(&climb), -ETIMEDOUT);
+    assert_string_equal(fake.order, "dgq");
+    assert_int_equal(counted("dereg", "late"), 1);
+    assert_int_equal(counted("unproven", NULL), 1);
+}
+
+/* Nothing in the ladder ends it, or what does is no fence here. */
+static void at_leisure_the_others_are_climbed_where_nothing_ends_the_registration(void **state)
+{
+    struct revoke_climb climb;
+
+    (void)state;
+    make_ladder("gate,qp");
+    revoke_climb_begin(&climb, &ladder, NULL, true);
+    assert_int_equal(revoke_climb_on(&climb), 0);
+    assert_string_equal(fake.order, "gq");
+    revoke_ladder_destroy(&ladder);
+    make_ladder("dereg,qp");
+    assert_int_equal(revoke_ladder_set_kind(&ladder, &table[2], REVOKE_GATE), 0);
+    revoke_climb_begin(&climb, &ladder, NULL, true);
+    assert_int_equal(revoke_climb_on(&climb), 0);
+    assert_string_equal(fake.order, "dq");
 }
 
 static void latency_is_counted_as_mean_and_maximum(void **state)
@@ -369,6 +424,9 @@ int main(void)
         TEST(a_stuck_rung_counts_as_late_and_the_successor_climbs_on),
         TEST(a_climb_that_ends_on_a_stuck_rung_has_no_proof),
         TEST(a_climb_of_its_own_goes_by_the_same_rungs),
+        TEST(at_leisure_what_ends_the_registration_is_enough),
+        TEST(at_leisure_all_that_is_left_follows_where_that_fails),
+        TEST(at_leisure_the_others_are_climbed_where_nothing_ends_the_registration),
         TEST(latency_is_counted_as_mean_and_maximum),
         cmocka_unit_test(a_device_that_is_not_there_is_refused_with_a_sentence),
         cmocka_unit_test(a_wrong_ladder_is_refused_before_any_device_is_opened),

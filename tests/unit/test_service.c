@@ -2,24 +2,6 @@
 /* Stories of the control service, as its clients live them. */
 #include "service_fixture.h"
 
-/* Somebody local who changes a file. */
-struct local {
-    struct lease_waiter waiter; /* first */
-    atomic_int resumed;
-};
-
-static void local_resumed(struct lease_waiter *waiter)
-{
-    ((struct local *)waiter)->resumed++;
-}
-
-static int local_write(struct local *local, uint64_t inode)
-{
-    local->waiter.resume = local_resumed;
-    return lease_op_begin(the_table(), inode, (struct lease_range){0, BLOCK}, LEASE_OP_REPLACE, now_ns(),
-                          &local->waiter);
-}
-
 /* ---- sessions ---- */
 
 static void nothing_is_done_before_a_session_is_opened_and_it_is_opened_once(void **state)
@@ -204,21 +186,21 @@ static void a_cookie_is_handed_out_as_hexadecimal_digits(void **state)
 static void a_holder_is_told_of_a_recall_and_its_return_lets_the_local_write_go(void **state)
 {
     struct client holder;
-    struct local local = {0};
+    struct local_op local = {0};
     json_t *notice;
     int64_t lease;
 
     (void)state;
     client_open(&holder);
     lease = client_lease(&holder, "/a", "write");
-    assert_int_equal(local_write(&local, 1), -EINPROGRESS);
+    assert_int_equal(local_write(&local, 1, 0, 1), -EINPROGRESS);
     notice = client_notice(&holder, "recall", lease);
     assert_int_equal(json_integer_value(member(notice, "params", "sequence")), 2);
     assert_true(json_integer_value(member(notice, "params", "deadline_ms")) > 500000);
     json_decref(notice);
     client_return(&holder, lease);
     UNTIL(local.resumed == 1);
-    assert_int_equal(local_write(&local, 1), 0);
+    assert_int_equal(local_write(&local, 1, 0, 1), 0);
     lease_op_end(the_table(), &local.waiter);
     client_hang_up(&holder);
 }
@@ -226,13 +208,13 @@ static void a_holder_is_told_of_a_recall_and_its_return_lets_the_local_write_go(
 static void a_recall_that_nobody_waits_for_any_more_is_taken_back(void **state)
 {
     struct client holder;
-    struct local local = {0};
+    struct local_op local = {0};
     int64_t lease;
 
     (void)state;
     client_open(&holder);
     lease = client_lease(&holder, "/a", "write");
-    assert_int_equal(local_write(&local, 1), -EINPROGRESS);
+    assert_int_equal(local_write(&local, 1, 0, 1), -EINPROGRESS);
     json_decref(client_notice(&holder, "recall", lease));
     assert_true(lease_waiter_cancel(the_table(), &local.waiter, now_ns()));
     json_decref(client_notice(&holder, "recall_cancelled", lease));
@@ -245,7 +227,7 @@ static void a_silent_holder_is_revoked_at_the_deadline_and_told_so(void **state)
 {
     struct lease_service_config config = world_config();
     struct client holder;
-    struct local local = {0};
+    struct local_op local = {0};
     json_t *notice;
     int64_t lease;
 
@@ -254,13 +236,13 @@ static void a_silent_holder_is_revoked_at_the_deadline_and_told_so(void **state)
     world_start(&config);
     client_open(&holder);
     lease = client_lease(&holder, "/a", "read");
-    assert_int_equal(local_write(&local, 1), -EINPROGRESS);
+    assert_int_equal(local_write(&local, 1, 0, 1), -EINPROGRESS);
     json_decref(client_notice(&holder, "recall", lease));
     notice = client_notice(&holder, "revoked", lease);
     assert_string_equal(json_string_value(member(notice, "params", "reason")), "recall-timeout");
     json_decref(notice);
     assert_int_equal(local.resumed, 1);
-    assert_int_equal(local_write(&local, 1), 0);
+    assert_int_equal(local_write(&local, 1, 0, 1), 0);
     lease_op_end(the_table(), &local.waiter);
     client_hang_up(&holder);
     world_end();
@@ -341,20 +323,20 @@ static void a_revocation_that_meets_a_grant_is_told_after_the_grant(void **state
 static void a_lease_that_wishes_so_is_orphaned_and_told_where(void **state)
 {
     struct client holder;
-    struct local local = {0};
+    struct local_op local = {0};
     json_t *notice;
     int64_t lease;
 
     (void)state;
     client_open(&holder);
     lease = client_result(&holder, "lease", "{\"path\":\"/a\",\"mode\":\"read\",\"policy\":\"orphan\"}", "lease");
-    assert_int_equal(local_write(&local, 1), 0);
+    assert_int_equal(local_write(&local, 1, 0, 1), 0);
     notice = client_notice(&holder, "orphaned", lease);
     assert_int_equal(json_integer_value(member(notice, "params", "sequence")), 2);
     assert_int_equal(json_integer_value(member(notice, "params", "offset")), 0);
     assert_int_equal(json_integer_value(member(notice, "params", "length")), BLOCK);
     json_decref(notice);
-    assert_int_equal(local_write(&local, 1), 0); /* no news: the next message is the answer */
+    assert_int_equal(local_write(&local, 1, 0, 1), 0); /* no news: the next message is the answer */
     client_return(&holder, lease);
     client_hang_up(&holder);
 }
@@ -402,77 +384,6 @@ static void without_a_proven_fence_the_blocks_stay_held_and_the_file_counts_as_w
 /* ---- waiting ---- */
 
 /* What a client asks for that a write lease on /a keeps waiting. */
-/* The device keeps the thread that takes a lease back, and another one takes over. Until the test lets go, there are
- * as many stuck threads as leases that have ended. */
-static struct {
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    int entered; /* guarded by lock, as is the next */
-    bool go;
-    atomic_int left;
-} stuck = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
-
-struct takeover {
-    void (*late)(void *arg, int error);
-    void *arg;
-};
-
-static void *take_over(void *arg)
-{
-    struct takeover takeover = *(struct takeover *)arg;
-
-    free(arg);
-    takeover.late(takeover.arg, 0);
-    return NULL;
-}
-
-static int take_back_and_be_stuck(struct exposure *exposure, void (*late)(void *arg, int error), void *arg)
-{
-    struct takeover *takeover = malloc(sizeof(*takeover));
-    pthread_t thread;
-
-    (void)exposure;
-    assert_non_null(takeover);
-    *takeover = (struct takeover){late, arg};
-    pthread_mutex_lock(&stuck.lock);
-    stuck.entered++; /* before the other thread lets the lease end */
-    assert_int_equal(pthread_create(&thread, NULL, take_over, takeover), 0);
-    pthread_detach(thread);
-    while (!stuck.go)
-        pthread_cond_wait(&stuck.changed, &stuck.lock);
-    pthread_mutex_unlock(&stuck.lock);
-    stuck.left++;
-    return -EINPROGRESS;
-}
-
-static void threads_stuck_in_the_device_hold_up_no_lease_that_ends_later(void **state)
-{
-    enum { LEASES = 12 }; /* more than there are workers at first */
-    struct lease_service_config config = world_config();
-    struct exposure_ops fabric = fake_exposure;
-    struct client client;
-
-    (void)state;
-    fabric.take_back = take_back_and_be_stuck;
-    config.exposure = &fabric;
-    world_start(&config);
-    client_open(&client);
-    for (int i = 0; i < LEASES; i++) {
-        client_return(&client, client_lease(&client, "/a", "write"));
-        assert_int_equal(world.exposures, 0);
-        assert_int_equal(world.holds, 0);
-    }
-    client_hang_up(&client);
-    UNTIL(world.fabric_sessions == 0);
-    pthread_mutex_lock(&stuck.lock);
-    assert_int_equal(stuck.entered, LEASES);
-    stuck.go = true;
-    pthread_cond_broadcast(&stuck.changed);
-    pthread_mutex_unlock(&stuck.lock);
-    UNTIL(stuck.left == LEASES);
-    world_end();
-}
-
 static void whoever_waits_and_dies_lets_the_holder_keep_its_lease(void **state)
 {
     static const struct {
@@ -581,7 +492,6 @@ int main(void)
         STORY(a_cookie_is_handed_out_as_hexadecimal_digits),
         STORY(a_holder_is_told_of_a_recall_and_its_return_lets_the_local_write_go),
         STORY(a_recall_that_nobody_waits_for_any_more_is_taken_back),
-        cmocka_unit_test(threads_stuck_in_the_device_hold_up_no_lease_that_ends_later),
         cmocka_unit_test(a_silent_holder_is_revoked_at_the_deadline_and_told_so),
         cmocka_unit_test(leases_that_nobody_renews_expire_one_after_the_other),
         STORY(a_recall_that_meets_a_grant_is_told_after_the_grant),

@@ -2,24 +2,6 @@
 /* Partial returns and downgrades, as clients live them. */
 #include "service_fixture.h"
 
-struct local {
-    struct lease_waiter waiter; /* first */
-    atomic_int resumed;
-};
-
-static void local_resumed(struct lease_waiter *waiter)
-{
-    ((struct local *)waiter)->resumed++;
-}
-
-static int local_write(struct local *local, uint64_t first, uint64_t count)
-{
-    struct lease_range range = {first * BLOCK, count * BLOCK};
-
-    local->waiter.resume = local_resumed;
-    return lease_op_begin(the_table(), 1, range, LEASE_OP_REPLACE, now_ns(), &local->waiter);
-}
-
 /* A fence that lasts until the test lets it go. */
 static atomic_int fences_wait, fences_came;
 
@@ -168,21 +150,21 @@ static void the_wanted_part_is_returned_and_the_waiter_goes_on(void **state)
 {
     static const uint64_t both[2][2] = {{0, 4}, {6, 2}};
     struct client client;
-    struct local writer = {0};
+    struct local_op writer = {0};
     int64_t lease, kept[2];
     json_t *notice;
 
     (void)state;
     client_open(&client);
     lease = client_lease(&client, "/a", "write");
-    assert_int_equal(local_write(&writer, 4, 2), -EINPROGRESS);
+    assert_int_equal(local_write(&writer, 1, 4, 2), -EINPROGRESS);
     notice = client_notice(&client, "recall", lease);
     assert_int_equal(json_integer_value(member(notice, "params", "offset")), 4 * BLOCK);
     assert_int_equal(json_integer_value(member(notice, "params", "length")), 2 * BLOCK);
     json_decref(notice);
     expect_kept(client_call(&client, "return", PART(lease, 4, 2)), 2, both, kept);
     UNTIL(writer.resumed == 1);
-    assert_int_equal(local_write(&writer, 4, 2), 0);
+    assert_int_equal(local_write(&writer, 1, 4, 2), 0);
     lease_op_end(the_table(), &writer.waiter);
     client_result(&client, "status", "{}", NULL); /* no further notice came */
     client_hang_up(&client);
@@ -193,7 +175,7 @@ static void a_recall_of_what_is_kept_follows_the_answer(void **state)
 {
     static const uint64_t rest[1][2] = {{4, 4}};
     struct client client;
-    struct local early = {0}, meanwhile = {0};
+    struct local_op early = {0}, meanwhile = {0};
     int64_t lease, kept[2];
     int id;
 
@@ -203,11 +185,11 @@ static void a_recall_of_what_is_kept_follows_the_answer(void **state)
     world.on_fence = wait_at_the_fence;
     client_open(&client);
     lease = client_lease(&client, "/a", "write");
-    assert_int_equal(local_write(&early, 2, 4), -EINPROGRESS);
+    assert_int_equal(local_write(&early, 1, 2, 4), -EINPROGRESS);
     json_decref(client_notice(&client, "recall", lease));
     id = client_send(&client, "return", PART(lease, 0, 4));
     UNTIL(fences_came == 1);
-    assert_int_equal(local_write(&meanwhile, 7, 1), -EINPROGRESS);
+    assert_int_equal(local_write(&meanwhile, 1, 7, 1), -EINPROGRESS);
     fences_wait = 0;
     expect_kept(client_answer(&client, id), 1, rest, kept);
     json_decref(client_notice(&client, "recall", lease));

@@ -12,16 +12,6 @@
 static atomic_uint grants, recalled_at; /* the crowd's, so far; so many when the first was recalled */
 static atomic_bool recalled, over;
 
-struct local {
-    struct lease_waiter waiter; /* first */
-    atomic_int resumed;
-};
-
-static void local_resumed(struct lease_waiter *waiter)
-{
-    ((struct local *)waiter)->resumed++;
-}
-
 /* The next message of a holder, who keeps its lease meanwhile; NULL: there is none yet. */
 static json_t *hear_now(struct client *client)
 {
@@ -94,7 +84,7 @@ static void writer_turn(struct client *writer)
 static void local_turn(struct client *nobody)
 {
     struct lease_range tail = {BLOCK, 7 * BLOCK};
-    struct local local = {.waiter.resume = local_resumed};
+    struct local_op local = {.waiter.resume = local_op_resumed};
     int tries = 0;
 
     (void)nobody;

@@ -290,8 +290,8 @@ def known_mechanisms(options, leasefs):
 
 
 def ladder_of(mechanism):
-    """A gate needs a fence behind it."""
-    return mechanism if mechanism in ("dereg", "odp") else f"{mechanism}\\,dereg"
+    """A gate needs a fence behind it, and a lease that is returned ends by that alone."""
+    return mechanism if mechanism == "dereg" else f"{mechanism}\\,dereg"
 
 
 def measure_size(samples, options, mechanism, size, rounds, leasefs):
