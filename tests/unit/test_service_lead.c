@@ -4,6 +4,8 @@
 
 #include "service_fixture.h"
 
+#include "lease/deputy.h"
+
 static struct {
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -105,6 +107,7 @@ static void a_brief_grant_wakes_no_other_thread(void **state)
     enum { ROUNDS = 200 };
     struct lease_service_config config = world_config();
     unsigned long before;
+    uint64_t started;
     struct client client;
 
     (void)state;
@@ -112,10 +115,11 @@ static void a_brief_grant_wakes_no_other_thread(void **state)
     client_open(&client);
     client_return(&client, client_result(&client, "lease", BRIEF, "lease"));
     before = waits_of_others();
+    started = now_ns();
     for (int i = 0; i < ROUNDS; i++)
         client_return(&client, client_result(&client, "lease", BRIEF, "lease"));
-    /* The deputy, on a machine that is busy: one in 10 ms. */
-    assert_true(waits_of_others() - before < ROUNDS / 2);
+    /* On a machine that is busy the deputy has the lead taken, every 10 ms at most: a thread or two then waits anew. */
+    assert_true(waits_of_others() - before < ROUNDS / 2 + 3 * ((now_ns() - started) / (DEPUTY_PATIENCE_MS * MS)));
     client_hang_up(&client);
     world_end();
 }
