@@ -38,13 +38,17 @@ static bool take(struct reader *reader, char wanted)
     return true;
 }
 
+static bool is_plain(char c)
+{
+    return c >= ' ' && c <= '~' && c != '"' && c != '\\';
+}
+
 /* Behind its first quote. */
 static bool take_characters(struct reader *reader, const char **ret_text, size_t *ret_length)
 {
     const char *start = reader->at;
 
-    while (reader->at < reader->end && *reader->at >= ' ' && *reader->at <= '~' && *reader->at != '"' &&
-           *reader->at != '\\')
+    while (reader->at < reader->end && is_plain(*reader->at))
         reader->at++;
     if (next(reader) != '"')
         return false;
@@ -63,7 +67,7 @@ static json_t *read_string(struct reader *reader)
     return take_characters(reader, &text, &length) ? json_stringn_nocheck(text, length) : NULL;
 }
 
-static json_t *read_number(struct reader *reader)
+static bool take_number(struct reader *reader, int64_t *ret_number)
 {
     bool negative = next(reader) == '-';
     uint64_t value = 0;
@@ -75,8 +79,16 @@ static json_t *read_number(struct reader *reader)
         value = value * 10 + (uint64_t)(*reader->at++ - '0');
     /* What goes on after it, by another digit or a point, is no end of a member. */
     if (reader->at == start || (*start == '0' && (negative || reader->at - start > 1)) || value > INT64_MAX)
-        return NULL;
-    return json_integer(negative ? -(json_int_t)value : (json_int_t)value);
+        return false;
+    *ret_number = negative ? -(int64_t)value : (int64_t)value;
+    return true;
+}
+
+static json_t *read_number(struct reader *reader)
+{
+    int64_t number;
+
+    return take_number(reader, &number) ? json_integer(number) : NULL;
 }
 
 static bool take_word(struct reader *reader, const char *word, size_t length)
@@ -169,4 +181,118 @@ json_t *json_line_load(const char *text, size_t length)
         return object;
     json_decref(object);
     return json_loadb(text, length, JSON_REJECT_DUPLICATES, NULL);
+}
+
+/* ---- without objects ---- */
+
+bool json_line_is_plain(const char *text)
+{
+    while (is_plain(*text))
+        text++;
+    return !*text;
+}
+
+/* To the bracket that closes the one it is at. */
+static bool take_nested(struct reader *reader, const char **ret_text, size_t *ret_length)
+{
+    const char *start = reader->at, *text;
+    unsigned depth = 0;
+    size_t length;
+
+    do {
+        char c = next(reader);
+
+        if (c < ' ' || c > '~')
+            return false;
+        reader->at++;
+        if (c == '"' && !take_characters(reader, &text, &length))
+            return false;
+        depth += c == '{' || c == '[';
+        depth -= c == '}' || c == ']';
+    } while (depth);
+    *ret_text = start;
+    *ret_length = (size_t)(reader->at - start);
+    return true;
+}
+
+static bool take_member(struct reader *reader, struct json_line_member *ret_member)
+{
+    *ret_member = (struct json_line_member){0};
+    if (!take(reader, '"') || !take_characters(reader, &ret_member->name, &ret_member->name_length) ||
+        !take(reader, ':'))
+        return false;
+    skip_spaces(reader);
+    switch (next(reader)) {
+    case '"':
+        reader->at++;
+        ret_member->kind = JSON_LINE_WORD;
+        return take_characters(reader, &ret_member->text, &ret_member->length);
+    case '{':
+    case '[':
+        ret_member->kind = JSON_LINE_NESTED;
+        return take_nested(reader, &ret_member->text, &ret_member->length);
+    default:
+        ret_member->kind = JSON_LINE_INTEGER;
+        return take_number(reader, &ret_member->number);
+    }
+}
+
+static const struct json_line_member *find(const struct json_line_member *members, size_t count, const char *name,
+                                           size_t length)
+{
+    for (size_t i = 0; i < count; i++)
+        if (members[i].name_length == length && !memcmp(members[i].name, name, length))
+            return &members[i];
+    return NULL;
+}
+
+int json_line_members(const char *text, size_t length, struct json_line_member *ret_members, size_t max)
+{
+    struct reader reader = {text, text + length};
+    size_t n = 0;
+
+    if (!take(&reader, '{'))
+        return -1;
+    if (!take(&reader, '}')) {
+        do {
+            if (n == max || !take_member(&reader, &ret_members[n]) ||
+                find(ret_members, n, ret_members[n].name, ret_members[n].name_length))
+                return -1;
+            n++;
+        } while (take(&reader, ','));
+        if (!take(&reader, '}'))
+            return -1;
+    }
+    skip_spaces(&reader);
+    return reader.at == reader.end ? (int)n : -1;
+}
+
+int json_line_members_of(const json_t *object, struct json_line_member *ret_members, size_t max)
+{
+    size_t n = 0;
+    const char *name;
+    json_t *value;
+
+    if (json_object_size(object) > max)
+        return -1;
+    json_object_foreach((json_t *)object, name, value)
+    {
+        struct json_line_member *member = &ret_members[n++];
+
+        *member = (struct json_line_member){.name = name, .name_length = strlen(name), .kind = JSON_LINE_NESTED};
+        if (json_is_integer(value)) {
+            member->kind = JSON_LINE_INTEGER;
+            member->number = json_integer_value(value);
+        } else if (json_is_string(value)) {
+            member->kind = JSON_LINE_WORD;
+            member->text = json_string_value(value);
+            member->length = json_string_length(value);
+        }
+    }
+    return (int)n;
+}
+
+const struct json_line_member *json_line_find(const struct json_line_member *members, size_t count, const char *name)
+{
+    return find(members, count, name, strlen(name));
 }

@@ -91,6 +91,7 @@ void holding_send_return(struct leasefs_lease *lease)
     lease->return_call.complete = on_returned;
     lease->return_call.arg = lease;
     lease->return_call.anywhere = true;
+    lease->return_call.plain = true; /* there is nothing in it */
     if (rpc_start_text(lease->session->rpc, LEASEFS_METHOD_RETURN, params, &lease->return_call)) {
         lease->return_call.status = -ENOTCONN;
         on_returned(&lease->return_call);

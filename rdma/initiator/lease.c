@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lease/json_line.h"
 #include "rdma/initiator/clock.h"
 #include "rdma/initiator/conn.h"
 #include "rdma/initiator/error.h"
@@ -49,13 +50,15 @@ void lease_free(struct leasefs_lease *lease)
 
 /* ---- asking for a lease ---- */
 
-int lease_parse_grant(json_t *result, struct leasefs_layout *ret_layout)
+#define GRANT_MEMBERS 16 /* at most, of a server of today or tomorrow */
+
+static int parse_members(const struct json_line_member *members, size_t count, struct leasefs_layout *ret_layout)
 {
-    json_int_t id, sequence = 0, offset, length, file_size, address = 0, rkey = 0, lease_time_ms;
-    const char *mode = json_string_value(json_object_get(result, "mode"));
+    const struct json_line_member *mode = json_line_find(members, count, "mode");
+    int64_t id, sequence = 0, offset, length, file_size, address = 0, rkey = 0, lease_time_ms;
     const struct {
         const char *name;
-        json_int_t *ret_number;
+        int64_t *ret_number;
         bool optional;
     } numbers[] = {
         {"lease", &id, false},
@@ -68,16 +71,15 @@ int lease_parse_grant(json_t *result, struct leasefs_layout *ret_layout)
         {"lease_time_ms", &lease_time_ms, false},
     };
 
-    /* Not by json_unpack(), which takes as long as the server's table does to grant the lease. */
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
-        const json_t *number = json_object_get(result, numbers[i].name);
+        const struct json_line_member *number = json_line_find(members, count, numbers[i].name);
 
-        if (json_is_integer(number))
-            *numbers[i].ret_number = json_integer_value(number);
+        if (number && number->kind == JSON_LINE_INTEGER)
+            *numbers[i].ret_number = number->number;
         else if (number || !numbers[i].optional)
             return -EPROTO;
     }
-    if (!mode)
+    if (!mode || mode->kind != JSON_LINE_WORD)
         return -EPROTO;
     if (sequence < 0 || sequence > UINT32_MAX || rkey < 0 || rkey > UINT32_MAX || offset < 0 || length <= 0 ||
         length > INT64_MAX - offset || file_size < 0 || lease_time_ms <= 0 || lease_time_ms > INT32_MAX)
@@ -85,7 +87,8 @@ int lease_parse_grant(json_t *result, struct leasefs_layout *ret_layout)
     *ret_layout = (struct leasefs_layout){
         .lease_id = (uint64_t)id,
         .sequence = (uint32_t)sequence,
-        .mode = strcmp(mode, "write") ? LEASEFS_READ : LEASEFS_WRITE,
+        .mode = mode->length == strlen("write") && !memcmp(mode->text, "write", mode->length) ? LEASEFS_WRITE
+                                                                                              : LEASEFS_READ,
         .offset = (uint64_t)offset,
         .length = (uint64_t)length,
         .file_size = (uint64_t)file_size,
@@ -96,13 +99,29 @@ int lease_parse_grant(json_t *result, struct leasefs_layout *ret_layout)
     return 0;
 }
 
+int lease_parse_grant(const json_t *grant, struct leasefs_layout *ret_layout)
+{
+    struct json_line_member members[GRANT_MEMBERS];
+    int n = json_line_members_of(grant, members, GRANT_MEMBERS);
+
+    return n < 0 ? -EPROTO : parse_members(members, (size_t)n, ret_layout);
+}
+
+static int parse_answer(const struct rpc_call *call, struct leasefs_layout *ret_layout)
+{
+    if (call->status)
+        return call->status;
+    return call->members ? parse_members(call->members, call->n_members, ret_layout)
+                         : lease_parse_grant(call->result, ret_layout);
+}
+
 /* On the thread that reads the answer, so that a recall on its heels finds the lease. */
 static void on_granted(struct rpc_call *call)
 {
     struct leasefs_lease *lease = call->arg;
     struct leasefs_session *session = lease->session;
     struct leasefs_layout layout;
-    int status = call->status ? call->status : lease_parse_grant(call->result, &layout);
+    int status = parse_answer(call, &layout);
     bool wake = false;
 
     pthread_mutex_lock(&session->lock);
@@ -130,9 +149,13 @@ static void on_granted(struct rpc_call *call)
 /* With its quotes; NULL: no text in UTF-8, or no memory. */
 static char *escape(const char *path)
 {
-    json_t *string = json_string(path);
-    char *escaped = string ? json_dumps(string, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
+    char *escaped = NULL;
+    json_t *string;
 
+    if (json_line_is_plain(path))
+        return asprintf(&escaped, "\"%s\"", path) < 0 ? NULL : escaped;
+    string = json_string(path);
+    escaped = string ? json_dumps(string, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
     json_decref(string);
     return escaped;
 }
@@ -182,6 +205,7 @@ static int acquire(struct leasefs_lease *lease, const char *path, struct leasefs
     lease->open_call.complete = on_granted;
     lease->open_call.arg = lease;
     lease->open_call.anywhere = true;
+    lease->open_call.plain = true;
     lease->pins = 1;
     reading = rpc_begin_reading(session->rpc);
     status = rpc_start_text(session->rpc, LEASEFS_METHOD_LEASE, params, &lease->open_call);

@@ -44,6 +44,8 @@ struct reader {
 
 #define LEFT_TO_SESSION 1 /* status of a caller: it stopped before a line */
 
+#define MAX_MEMBERS 16 /* of a result that is handed on as it stands */
+
 static int control_watch(struct rpc *rpc, int operation, uint32_t events)
 {
     struct epoll_event event = {.events = events};
@@ -232,6 +234,7 @@ static int start(struct rpc *rpc, const struct request *request, struct rpc_call
     call->method = method;
     call->status = 0;
     call->result = call->error = NULL;
+    call->members = NULL;
     call->done = false;
     call->sent_at_ns = clock_now_ns();
     status = enlist(rpc, call, &id);
@@ -380,12 +383,55 @@ static int dispatch_reply(struct rpc *rpc, json_t *message, const struct reader 
     return 0;
 }
 
+static bool wants_members(struct rpc *rpc, int64_t id)
+{
+    const struct rpc_call *call;
+    bool wants;
+
+    pthread_mutex_lock(&rpc->lock);
+    call = *find_locked(rpc, id);
+    wants = call && call->plain;
+    pthread_mutex_unlock(&rpc->lock);
+    return wants;
+}
+
+/* The reply to a call that takes it as it stands, which saves making objects of it. False: it is no such thing. */
+static bool dispatch_plain(struct rpc *rpc, const char *line, size_t length, const struct reader *reader)
+{
+    struct json_line_member reply[3], members[MAX_MEMBERS];
+    const struct json_line_member *id, *result;
+    int n = json_line_members(line, length, reply, 3);
+    struct rpc_call *call;
+
+    if (n < 0)
+        return false;
+    id = json_line_find(reply, (size_t)n, "id");
+    result = json_line_find(reply, (size_t)n, "result");
+    if (!id || id->kind != JSON_LINE_INTEGER || !result || result->kind != JSON_LINE_NESTED ||
+        json_line_find(reply, (size_t)n, "method") || json_line_find(reply, (size_t)n, "error") ||
+        !wants_members(rpc, id->number))
+        return false;
+    n = json_line_members(result->text, result->length, members, MAX_MEMBERS);
+    call = n < 0 ? NULL : delist(rpc, id->number, !reader->notify);
+    if (!call)
+        return false;
+    call->members = members;
+    call->n_members = (size_t)n;
+    end_call(rpc, call, 0, NULL, NULL);
+    return true;
+}
+
 /* A caller ends calls and leaves all else as it is. */
 static int dispatch_line(struct rpc *rpc, const char *line, size_t length, const struct reader *reader)
 {
-    json_t *message = json_line_load(line, length);
-    const char *method = json_string_value(json_object_get(message, "method"));
+    json_t *message;
+    const char *method;
     int status = 0;
+
+    if (dispatch_plain(rpc, line, length, reader))
+        return 0;
+    message = json_line_load(line, length);
+    method = json_string_value(json_object_get(message, "method"));
 
     if (!json_is_object(message))
         status = -EPROTO;

@@ -33,12 +33,15 @@ struct rpc_call {
     void (*complete)(struct rpc_call *call);
     void *arg;
     bool anywhere; /* complete() calls no callback of the program's */
+    bool plain;    /* complete() would rather have the result as it stands, if it is an object of plain members */
 
     const char *method; /* static storage, or as long-lived as the call */
     uint64_t sent_at_ns;
     int status;     /* 0, the errno that the server's error names, or -ENOTCONN: connection lost */
     json_t *result; /* owned by the call; rpc_call_clear() drops it */
     json_t *error;
+    const struct json_line_member *members; /* of a plain result, in place of `result`, as long as complete() runs */
+    size_t n_members;
 
     /* rpc.c's own, guarded by its lock. */
     struct rpc_call *next;

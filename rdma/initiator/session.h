@@ -145,7 +145,7 @@ uint64_t lease_renew_due(struct leasefs_session *session, uint64_t now_ns);
 void lease_all_lost(struct leasefs_session *session);
 
 /* The layout that a grant tells. -EPROTO */
-int lease_parse_grant(json_t *grant, struct leasefs_layout *ret_layout);
+int lease_parse_grant(const json_t *grant, struct leasefs_layout *ret_layout);
 
 /* An object for another lease with the same options on the same file; NULL: no memory. */
 struct leasefs_lease *lease_like(const struct leasefs_lease *lease);

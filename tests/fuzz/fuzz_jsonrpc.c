@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lease/json_line.h"
+#include "json_line_check.h"
 #include "lease/jsonrpc.h"
 #include <leasefs/protocol.h>
 
@@ -57,6 +57,7 @@ static void check_reader(const char *text, size_t size)
     json_t *ours = json_line_load(text, size), *theirs = json_loadb(text, size, JSON_REJECT_DUPLICATES, NULL);
 
     must(ours == theirs || json_equal(ours, theirs));
+    must(members_agree(text, size, theirs));
     json_decref(ours);
     json_decref(theirs);
 }

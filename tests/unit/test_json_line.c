@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "lease/json_line.h"
+#include "json_line_check.h"
 
 /* Is it read? */
 static bool same(const char *text, size_t length)
@@ -23,6 +23,8 @@ static bool same(const char *text, size_t length)
         (our_words && strcmp(our_words, their_words) != 0)) /* members stay in their order */
         fail_msg("%.*s: '%s', jansson: '%s'", (int)length, text, our_words ? our_words : "refused",
                  their_words ? their_words : "refused");
+    if (!members_agree(text, length, theirs))
+        fail_msg("%.*s: its members are not as jansson has them", (int)length, text);
     free(our_words);
     free(their_words);
     json_decref(ours);
@@ -133,10 +135,43 @@ static void random_lines_read_as_jansson_reads_them(void **state)
     assert_true(taken > 1000);
 }
 
+static void plain_members_need_no_objects(void **state)
+{
+    static const char line[] = "{ \"lease\" : 7, \"offset\":-9,\"mode\":\"read\" ,\"kept\":[{\"a\":\"]}\"}]}";
+    struct json_line_member members[4];
+    json_t *object = json_loads(line, 0, NULL);
+
+    (void)state;
+    assert_int_equal(json_line_members(line, strlen(line), members, 4), 4);
+    assert_int_equal(json_line_find(members, 4, "lease")->number, 7);
+    assert_int_equal(json_line_find(members, 4, "offset")->number, -9);
+    assert_int_equal(json_line_find(members, 4, "mode")->kind, JSON_LINE_WORD);
+    assert_memory_equal(json_line_find(members, 4, "mode")->text, "read\"", 5);
+    assert_int_equal(json_line_find(members, 4, "kept")->length, strlen("[{\"a\":\"]}\"}]"));
+    assert_null(json_line_find(members, 4, "leas"));
+    assert_null(json_line_find(members, 4, "leases"));
+    assert_int_equal(json_line_members(line, strlen(line), members, 3), -1); /* more than there is room for */
+    assert_int_equal(json_line_members("{\"a\":1,\"a\":2}", 13, members, 4), -1);
+    assert_int_equal(json_line_members("{\"a\":true}", 10, members, 4), -1);
+    assert_int_equal(json_line_members("{\"a\":[\"", 7, members, 4), -1);
+    assert_int_equal(json_line_members("{}", 2, members, 0), 0);
+
+    assert_int_equal(json_line_members_of(object, members, 4), 4);
+    assert_int_equal(json_line_find(members, 4, "lease")->number, 7);
+    assert_int_equal(json_line_find(members, 4, "mode")->length, 4);
+    assert_int_equal(json_line_find(members, 4, "kept")->kind, JSON_LINE_NESTED);
+    assert_int_equal(json_line_members_of(object, members, 3), -1);
+    assert_true(json_line_is_plain("/a b~"));
+    assert_false(json_line_is_plain("/\"") || json_line_is_plain("\\") || json_line_is_plain("\xc3\xa4") ||
+                 json_line_is_plain("\x7f") || json_line_is_plain("\n"));
+    json_decref(object);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_plain_and_what_is_not_reads_as_jansson_reads_it),
+        cmocka_unit_test(plain_members_need_no_objects),
         cmocka_unit_test(random_lines_read_as_jansson_reads_them),
     };
 
