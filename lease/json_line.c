@@ -38,23 +38,26 @@ static bool take(struct reader *reader, char wanted)
     return true;
 }
 
+/* What stands in a string as it is. */
+static const bool plain[256] = {[' ' ... '!'] = true, ['#' ... '['] = true, [']' ... '~'] = true};
+
 static bool is_plain(char c)
 {
-    return c >= ' ' && c <= '~' && c != '"' && c != '\\';
+    return plain[(unsigned char)c];
 }
 
 /* Behind its first quote. */
 static bool take_characters(struct reader *reader, const char **ret_text, size_t *ret_length)
 {
-    const char *start = reader->at;
+    const char *start = reader->at, *at = start, *end = reader->end;
 
-    while (reader->at < reader->end && is_plain(*reader->at))
-        reader->at++;
-    if (next(reader) != '"')
+    while (at < end && is_plain(*at))
+        at++;
+    if (at == end || *at != '"')
         return false;
     *ret_text = start;
-    *ret_length = (size_t)(reader->at - start);
-    reader->at++;
+    *ret_length = (size_t)(at - start);
+    reader->at = at + 1;
     return true;
 }
 
@@ -199,20 +202,23 @@ static bool take_nested(struct reader *reader, const char **ret_text, size_t *re
     unsigned depth = 0;
     size_t length;
 
-    do {
-        char c = next(reader);
+    while (reader->at < reader->end) {
+        char c = *reader->at++;
 
-        if (c < ' ' || c > '~')
+        if (c == '"') {
+            if (!take_characters(reader, &text, &length))
+                return false;
+        } else if (!is_plain(c)) {
             return false;
-        reader->at++;
-        if (c == '"' && !take_characters(reader, &text, &length))
-            return false;
-        depth += c == '{' || c == '[';
-        depth -= c == '}' || c == ']';
-    } while (depth);
-    *ret_text = start;
-    *ret_length = (size_t)(reader->at - start);
-    return true;
+        } else if (c == '{' || c == '[') {
+            depth++;
+        } else if ((c == '}' || c == ']') && --depth == 0) {
+            *ret_text = start;
+            *ret_length = (size_t)(reader->at - start);
+            return true;
+        }
+    }
+    return false;
 }
 
 static bool take_member(struct reader *reader, struct json_line_member *ret_member)

@@ -406,15 +406,14 @@ ssize_t channel_await(struct channel *channel, void *buffer, size_t size)
     struct pollfd ready = {.fd = channel->fd, .events = POLLIN};
     ssize_t got;
 
-    if (!channel->tls) { /* its descriptor blocks */
-        do
-            got = recv(channel->fd, buffer, size, 0);
-        while (got < 0 && errno == EINTR);
-        return got < 0 ? -errno : got;
-    }
-    while ((got = channel_receive(channel, buffer, size)) == -EAGAIN)
+    /* Not by a recv() that waits: Linux wakes it, for nothing, when the other side has read what was sent before. What
+     * TLS has read already is no news to poll(). */
+    if (channel->tls && (got = channel_receive(channel, buffer, size)) != -EAGAIN)
+        return got;
+    do
         if (poll(&ready, 1, -1) < 0 && errno != EINTR)
             return -errno;
+    while ((got = channel_receive(channel, buffer, size)) == -EAGAIN);
     return got;
 }
 
