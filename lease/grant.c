@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lease/json_line.h"
 #include "lease/service_private.h"
 
 int grant_pin(struct request *request)
@@ -184,20 +185,8 @@ int grant_expose(struct grant *grant)
     return c->exposure->expose(grant->session->fabric, &exposure, &grant->exposure, &grant->keys);
 }
 
-/* ,"NAME":NUMBER */
-static char *put_number(char *at, const char *name, uint64_t number)
-{
-    char digits[20], *first = digits + sizeof(digits);
-
-    do
-        *--first = (char)('0' + number % 10);
-    while (number /= 10);
-    at = stpcpy(stpcpy(stpcpy(at, ",\""), name), "\":");
-    return mempcpy(at, first, (size_t)(digits + sizeof(digits) - first));
-}
-
 /* Written by hand: to build the objects of twelve members and to put them into words takes as long as to register a
- * small range does, and printf() half of that. No number is beyond INT64_MAX. */
+ * small range does, and printf() half of that. */
 static void write_grant(const struct grant *grant, const struct lease_info *info, char text[GRANT_TEXT_SIZE])
 {
     const struct lease_service_config *c = &grant->service->config;
@@ -205,17 +194,17 @@ static void write_grant(const struct grant *grant, const struct lease_info *info
     char *at = stpcpy(stpcpy(stpcpy(text, "{\"mode\":\""), lease_mode_name(info->mode)), "\"");
 
     c->layout->getattr(c->fs, grant->inode, &attr);
-    at = put_number(at, "lease", info->lease_id);
-    at = put_number(at, "sequence", info->sequence);
-    at = put_number(at, "boot_epoch", (uint64_t)c->boot_epoch);
-    at = put_number(at, "offset", info->range.offset);
-    at = put_number(at, "length", info->range.length);
-    at = put_number(at, "file_size", attr.size);
-    at = put_number(at, "data_version", attr.data_version);
-    at = put_number(at, "inode", attr.inode);
-    at = put_number(at, "remote_address", grant->keys.remote_address);
-    at = put_number(at, "rkey", grant->keys.rkey);
-    at = put_number(at, "lease_time_ms", c->limits.lease_time_ns / 1000000);
+    at = json_line_put_member(at, "lease", info->lease_id);
+    at = json_line_put_member(at, "sequence", info->sequence);
+    at = json_line_put_member(at, "boot_epoch", (int64_t)c->boot_epoch);
+    at = json_line_put_member(at, "offset", info->range.offset);
+    at = json_line_put_member(at, "length", info->range.length);
+    at = json_line_put_member(at, "file_size", attr.size);
+    at = json_line_put_member(at, "data_version", attr.data_version);
+    at = json_line_put_member(at, "inode", attr.inode);
+    at = json_line_put_member(at, "remote_address", grant->keys.remote_address);
+    at = json_line_put_member(at, "rkey", grant->keys.rkey);
+    at = json_line_put_member(at, "lease_time_ms", c->limits.lease_time_ns / 1000000);
     stpcpy(at, "}");
 }
 

@@ -188,6 +188,24 @@ json_t *json_line_load(const char *text, size_t length)
 
 /* ---- without objects ---- */
 
+char *json_line_put_number(char *at, int64_t number)
+{
+    char digits[JSON_LINE_NUMBER], *first = digits + sizeof(digits);
+    uint64_t left = number < 0 ? -(uint64_t)number : (uint64_t)number;
+
+    do
+        *--first = (char)('0' + left % 10);
+    while (left /= 10);
+    if (number < 0)
+        *at++ = '-';
+    return mempcpy(at, first, (size_t)(digits + sizeof(digits) - first));
+}
+
+char *json_line_put_member(char *at, const char *name, uint64_t number)
+{
+    return json_line_put_number(stpcpy(stpcpy(stpcpy(at, ",\""), name), "\":"), (int64_t)number);
+}
+
 bool json_line_is_plain(const char *text)
 {
     while (is_plain(*text))

@@ -12,6 +12,12 @@
 /* What json_loadb(text, length, JSON_REJECT_DUPLICATES, NULL) gives, as a rule in a fifth of the time. */
 json_t *json_line_load(const char *text, size_t length);
 
+#define JSON_LINE_NUMBER 20 /* characters of a number, at most */
+
+/* Writes a number, or ,"NAME":NUMBER, without a NUL. Where it ends. */
+char *json_line_put_number(char *at, int64_t number);
+char *json_line_put_member(char *at, const char *name, uint64_t number); /* at most INT64_MAX */
+
 /* Is it the same in JSON, between quotes? */
 bool json_line_is_plain(const char *text);
 

@@ -9,35 +9,91 @@
 #include "lease/json_line.h"
 #include <leasefs/protocol.h>
 
+static void set_method(struct jsonrpc_request *request, const char *method, size_t length)
+{
+    size_t fits = length < sizeof(request->method) ? length : sizeof(request->method) - 1;
+
+    memcpy(request->method, method, fits);
+    request->method[fits] = '\0';
+}
+
+static bool is_version(const char *version, size_t length)
+{
+    return length == 3 && !memcmp(version, "2.0", 3);
+}
+
+/* As most are: then there need be objects of the parameters only. False: it is not, and nothing was changed. */
+static bool parse_plain(const char *line, size_t length, struct jsonrpc_request *request)
+{
+    struct json_line_member members[4];
+    int n = json_line_members(line, length, members, 4);
+    size_t count = n < 0 ? 0 : (size_t)n;
+    const struct json_line_member *version = json_line_find(members, count, "jsonrpc"),
+                                  *method = json_line_find(members, count, "method"),
+                                  *params = json_line_find(members, count, "params"),
+                                  *id = json_line_find(members, count, "id");
+
+    if (!version || version->kind != JSON_LINE_WORD || !is_version(version->text, version->length) || !method ||
+        method->kind != JSON_LINE_WORD || (id && id->kind != JSON_LINE_INTEGER) ||
+        (params && (params->kind != JSON_LINE_NESTED || *params->text != '{')))
+        return false;
+    if (params && !(request->params = json_line_load(params->text, params->length)))
+        return false;
+    if (id && !(request->id = json_integer(id->number))) {
+        jsonrpc_request_clear(request);
+        return false;
+    }
+    set_method(request, method->text, method->length);
+    return true;
+}
+
+static bool id_is_valid(const json_t *id)
+{
+    return !id || json_is_integer(id) || json_is_string(id) || json_is_null(id);
+}
+
+static int take_parts(const json_t *message, struct jsonrpc_request *request)
+{
+    const json_t *version = json_object_get(message, "jsonrpc"), *method = json_object_get(message, "method");
+    json_t *params = json_object_get(message, "params"), *id = json_object_get(message, "id");
+
+    if (!json_is_object(message) || !id_is_valid(id))
+        return LEASEFS_RPC_INVALID_REQUEST;
+    request->id = json_incref(id);
+    if (!json_is_string(version) || !is_version(json_string_value(version), json_string_length(version)) ||
+        !json_is_string(method) || strlen(json_string_value(method)) != json_string_length(method) ||
+        (params && !json_is_object(params)))
+        return LEASEFS_RPC_INVALID_REQUEST;
+    request->params = json_incref(params);
+    set_method(request, json_string_value(method), json_string_length(method));
+    return 0;
+}
+
 int jsonrpc_parse(const char *line, size_t length, struct jsonrpc_request *ret_request, const char **ret_why)
 {
-    const char *version;
-    json_t *method;
+    json_t *message;
+    int code;
 
     *ret_request = (struct jsonrpc_request){0};
-    ret_request->message = json_line_load(line, length);
-    if (!ret_request->message) {
+    if (parse_plain(line, length, ret_request))
+        return 0;
+    message = json_line_load(line, length);
+    if (!message) {
         *ret_why = "not one JSON value on one line";
         return LEASEFS_RPC_PARSE_ERROR;
     }
-    *ret_why = "not a JSON-RPC 2.0 request: an object with jsonrpc, method, params (an object) and id";
-    if (!json_is_object(ret_request->message))
-        return LEASEFS_RPC_INVALID_REQUEST;
-    ret_request->id = json_object_get(ret_request->message, "id");
-    if (ret_request->id && !json_is_integer(ret_request->id) && !json_is_string(ret_request->id) &&
-        !json_is_null(ret_request->id)) {
-        ret_request->id = NULL;
-        return LEASEFS_RPC_INVALID_REQUEST;
-    }
-    version = json_string_value(json_object_get(ret_request->message, "jsonrpc"));
-    method = json_object_get(ret_request->message, "method");
-    ret_request->params = json_object_get(ret_request->message, "params");
-    if (!version || strcmp(version, "2.0") != 0 || !json_is_string(method) ||
-        strlen(json_string_value(method)) != json_string_length(method) ||
-        (ret_request->params && !json_is_object(ret_request->params)))
-        return LEASEFS_RPC_INVALID_REQUEST;
-    ret_request->method = json_string_value(method);
-    return 0;
+    code = take_parts(message, ret_request);
+    if (code)
+        *ret_why = "not a JSON-RPC 2.0 request: an object with jsonrpc, method, params (an object) and id";
+    json_decref(message);
+    return code;
+}
+
+void jsonrpc_request_clear(struct jsonrpc_request *request)
+{
+    json_decref(request->id);
+    json_decref(request->params);
+    request->id = request->params = NULL;
 }
 
 static json_t *reply(json_t *id, const char *key, json_t *value)
@@ -82,19 +138,17 @@ char *jsonrpc_line(const json_t *message)
 
 char *jsonrpc_result_line(const json_t *id, const char *result)
 {
-    static const char format[] = "{\"jsonrpc\":\"2.0\",\"id\":%s,\"result\":%s}\n";
-    char number[24], *other = NULL, *line;
+    static const char begin[] = "{\"jsonrpc\":\"2.0\",\"id\":", middle[] = ",\"result\":", end[] = "}\n";
+    char number[JSON_LINE_NUMBER + 1], *other = NULL, *line;
     const char *words = number;
-    size_t size;
 
     if (json_is_integer(id))
-        snprintf(number, sizeof(number), "%lld", (long long)json_integer_value(id));
+        *json_line_put_number(number, json_integer_value(id)) = '\0';
     else if (!(words = other = json_dumps(id, JSON_COMPACT | JSON_ENCODE_ANY)))
         return NULL;
-    size = sizeof(format) + strlen(words) + strlen(result);
-    line = malloc(size);
+    line = malloc(sizeof(begin) + strlen(words) + sizeof(middle) + strlen(result) + sizeof(end));
     if (line)
-        snprintf(line, size, format, words, result);
+        stpcpy(stpcpy(stpcpy(stpcpy(stpcpy(line, begin), words), middle), result), end);
     free(other);
     return line;
 }

@@ -11,17 +11,17 @@
 
 #include "lease/range.h"
 
-/* A request or notification, checked for form. Borrowed from `message`, which the caller drops. */
+/* A request or notification, checked for form. jsonrpc_request_clear() drops what it has. */
 struct jsonrpc_request {
-    json_t *message;
-    json_t *id;     /* NULL: a notification */
-    json_t *params; /* an object, or NULL */
-    const char *method;
+    json_t *id;      /* NULL: a notification */
+    json_t *params;  /* an object, or NULL */
+    char method[32]; /* the first characters of a longer one: no method is that long */
 };
 
 /* One line without its LF. 0, or a LEASEFS_RPC_ code and *ret_why (static). On LEASEFS_RPC_INVALID_REQUEST
- * ret_request->message and ->id are set as far as they could be read. */
+ * ret_request->id is set if it could be read. To be cleared in any case. */
 int jsonrpc_parse(const char *line, size_t length, struct jsonrpc_request *ret_request, const char **ret_why);
+void jsonrpc_request_clear(struct jsonrpc_request *request);
 
 json_t *jsonrpc_result(json_t *id, json_t *result);                             /* steals result */
 json_t *jsonrpc_error(json_t *id, int code, const char *message, json_t *data); /* steals data, which may be NULL */

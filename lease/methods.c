@@ -575,5 +575,5 @@ void methods_handle(struct session *session, const char *line, size_t length)
         session_send(session, jsonrpc_error(rpc.id, code, why, NULL));
     else
         dispatch(session, &rpc);
-    json_decref(rpc.message);
+    jsonrpc_request_clear(&rpc);
 }

@@ -75,10 +75,9 @@ void request_start(struct session *session, struct jsonrpc_request *rpc, void (*
     request->work.run = run;
     request->waiter.resume = resume;
     request->session = session_ref(session);
-    request->message = rpc->message; /* from here on it is another thread's */
-    request->id = rpc->id;
+    request->id = rpc->id; /* from here on another thread's, as is the next */
     request->params = rpc->params;
-    rpc->message = NULL;
+    rpc->id = rpc->params = NULL;
     request->step = step;
     service_busy(session->service);
     service_push(session->service, session->service->grants, &request->work, brief);
@@ -98,7 +97,8 @@ static void free_request(struct request *request)
 {
     struct lease_service *service = request->session->service;
 
-    json_decref(request->message);
+    json_decref(request->id);
+    json_decref(request->params);
     session_unref(request->session);
     free(request);
     service_idle(service);

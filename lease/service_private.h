@@ -124,8 +124,8 @@ struct request {
     struct work work;
     struct lease_waiter waiter;
     struct session *session;
-    struct request *next, **prev;          /* of the session; its requests_lock */
-    json_t *message, *id, *params;         /* the two are the message's */
+    struct request *next, **prev; /* of the session; its requests_lock */
+    json_t *id, *params;
     void (*step)(struct request *request); /* one of methods.c and grant.c; called again after a park */
     const char *path, *destination;        /* borrowed from params */
     uint64_t inode, offset, length, size, file, lease_id, idle;
@@ -247,7 +247,7 @@ struct mail *session_letter(struct session *session, json_t *message); /* steals
 void methods_handle(struct session *session, const char *line, size_t length);
 
 /* request.c */
-/* Takes the message from rpc. */
+/* Takes what rpc has. */
 void request_start(struct session *session, struct jsonrpc_request *rpc, void (*step)(struct request *), bool brief);
 void request_end(struct request *request, json_t *message);              /* sends, frees */
 void request_end_with_text(struct request *request, const char *result); /* the same: a result, as JSON */

@@ -160,6 +160,8 @@ static char *escape(const char *path)
     return escaped;
 }
 
+#define PARAMS_SIZE 256 /* four numbers, the words, and the names */
+
 /* As JSON, for the caller to free; NULL: the path is no text in UTF-8, or no memory. Written by hand, and without what
  * is the default: whoever asks for a lease waits for this, too. */
 static char *lease_params(const struct leasefs_lease *lease, const char *path)
@@ -167,25 +169,32 @@ static char *lease_params(const struct leasefs_lease *lease, const char *path)
     static const char *const policies[] = {
         [LEASEFS_POLICY_RECALL] = "recall", [LEASEFS_POLICY_BUSY] = "busy", [LEASEFS_POLICY_ORPHAN] = "orphan"};
     const struct leasefs_lease_options *options = &lease->options;
-    char idle[48] = "", policy[48] = "", file[48] = "", range[80] = "", *escaped = NULL, *params = NULL;
+    char *escaped = path ? escape(path) : NULL, *params, *at;
 
-    if (lease->kept)
-        snprintf(idle, sizeof(idle), ",\"idle\":%llu", (unsigned long long)lease->kept->layout.lease_id);
-    if (options->offset || options->length)
-        snprintf(range, sizeof(range), ",\"offset\":%llu,\"length\":%llu", (unsigned long long)options->offset,
-                 (unsigned long long)options->length);
-    if (options->policy)
-        snprintf(policy, sizeof(policy), ",\"policy\":\"%s\"", policies[options->policy]);
-    if (path)
-        escaped = escape(path);
-    else
-        snprintf(file, sizeof(file), ",\"file\":%llu", (unsigned long long)lease->file);
     if (path && !escaped)
         return NULL;
-    if (asprintf(&params, "{\"mode\":\"%s\"%s%s%s%s%s%s%s%s}", options->mode == LEASEFS_WRITE ? "write" : "read", range,
-                 options->prepare ? ",\"prepare\":true" : "", options->try_only ? ",\"wait\":false" : "", idle, policy,
-                 file, path ? ",\"path\":" : "", path ? escaped : "") < 0)
-        params = NULL;
+    params = malloc(PARAMS_SIZE + (path ? strlen(escaped) : 0));
+    if (!params)
+        goto out;
+    at = stpcpy(params, options->mode == LEASEFS_WRITE ? "{\"mode\":\"write\"" : "{\"mode\":\"read\"");
+    if (options->offset || options->length) {
+        at = json_line_put_member(at, "offset", options->offset);
+        at = json_line_put_member(at, "length", options->length);
+    }
+    if (options->prepare)
+        at = stpcpy(at, ",\"prepare\":true");
+    if (options->try_only)
+        at = stpcpy(at, ",\"wait\":false");
+    if (lease->kept)
+        at = json_line_put_member(at, "idle", lease->kept->layout.lease_id);
+    if (options->policy)
+        at = stpcpy(stpcpy(stpcpy(at, ",\"policy\":\""), policies[options->policy]), "\"");
+    if (path)
+        at = stpcpy(stpcpy(at, ",\"path\":"), escaped);
+    else
+        at = json_line_put_member(at, "file", lease->file);
+    stpcpy(at, "}");
+out:
     free(escaped);
     return params;
 }

@@ -193,6 +193,21 @@ struct request {
     const char *text; /* the same as JSON, in place of `params`, and then the method has no character to be escaped */
 };
 
+static char *format_text(int64_t id, const struct request *request)
+{
+    static const char begin[] = "{\"jsonrpc\":\"2.0\"", method[] = ",\"method\":\"",
+                      params[] = "\",\"params\":", end[] = "}\n", name[] = "id";
+    char *line = malloc(sizeof(begin) + sizeof(name) + JSON_LINE_NUMBER + 4 + sizeof(method) + strlen(request->method) +
+                        sizeof(params) + strlen(request->text) + sizeof(end));
+    char *at;
+
+    if (!line)
+        return NULL;
+    at = json_line_put_member(stpcpy(line, begin), name, (uint64_t)id);
+    stpcpy(stpcpy(stpcpy(stpcpy(stpcpy(at, method), request->method), params), request->text), end);
+    return line;
+}
+
 /* The line ends with LF. */
 static char *format_request(int64_t id, const struct request *request)
 {
@@ -201,10 +216,7 @@ static char *format_request(int64_t id, const struct request *request)
     size_t length;
 
     if (request->text)
-        return asprintf(&line, "{\"jsonrpc\":\"2.0\",\"id\":%lld,\"method\":\"%s\",\"params\":%s}\n", (long long)id,
-                        request->method, request->text) < 0
-                   ? NULL
-                   : line;
+        return format_text(id, request);
     message = json_pack("{s:s, s:I, s:s, s:O*}", "jsonrpc", "2.0", "id", (json_int_t)id, "method", request->method,
                         "params", request->params);
     if (!message)

@@ -138,6 +138,8 @@ static void random_lines_read_as_jansson_reads_them(void **state)
 static void plain_members_need_no_objects(void **state)
 {
     static const char line[] = "{ \"lease\" : 7, \"offset\":-9,\"mode\":\"read\" ,\"kept\":[{\"a\":\"]}\"}]}";
+    static const int64_t numbers[] = {0, 7, -1, 1234567890123, INT64_MAX, INT64_MIN};
+    static const char *const words[] = {"0", "7", "-1", "1234567890123", "9223372036854775807", "-9223372036854775808"};
     struct json_line_member members[4];
     json_t *object = json_loads(line, 0, NULL);
 
@@ -161,6 +163,12 @@ static void plain_members_need_no_objects(void **state)
     assert_int_equal(json_line_find(members, 4, "mode")->length, 4);
     assert_int_equal(json_line_find(members, 4, "kept")->kind, JSON_LINE_NESTED);
     assert_int_equal(json_line_members_of(object, members, 3), -1);
+    for (size_t i = 0; i < 6; i++) {
+        char number[JSON_LINE_NUMBER + 1];
+
+        *json_line_put_number(number, numbers[i]) = '\0';
+        assert_string_equal(number, words[i]);
+    }
     assert_true(json_line_is_plain("/a b~"));
     assert_false(json_line_is_plain("/\"") || json_line_is_plain("\\") || json_line_is_plain("\xc3\xa4") ||
                  json_line_is_plain("\x7f") || json_line_is_plain("\n"));
