@@ -14,6 +14,11 @@
 
 #define NEVER UINT64_MAX
 
+/* Setting the timer takes half as long as a gate does. So it goes on ringing as long as calls come, ahead of the first
+ * deadline that may follow. */
+#define AHEAD_NS  (250 * NS_PER_MS) /* less than any mechanism is allowed */
+#define LINGER_NS (5 * NS_PER_S)
+
 /* One call; lives on its thread's stack, which stays in place as long as the call does. */
 struct watch {
     LIST_ENTRY(watch) link; /* unless taken over; these are guarded by watchdog->lock */
@@ -35,6 +40,7 @@ struct watchdog {
     LIST_HEAD(, watch) watches;
     unsigned n_calls;     /* stuck ones included */
     uint64_t rings_at_ns; /* of the timer: not after the first deadline; often before, of a call that has returned */
+    uint64_t last_call_ns;
     bool stopping;
 };
 
@@ -69,6 +75,8 @@ static struct helper_job *take_over_locked(struct watchdog *watchdog)
         watch->successor->next = successors;
         successors = watch->successor;
     }
+    if (now - watchdog->last_call_ns < LINGER_NS && next_ns > now + AHEAD_NS)
+        next_ns = now + AHEAD_NS;
     set_timer_locked(watchdog, next_ns);
     return successors;
 }
@@ -165,6 +173,7 @@ int watchdog_call(struct watchdog *watchdog, int (*call)(void *arg), void *arg, 
                   struct helper_job *successor, int *ret_result)
 {
     struct watch watch = {.deadline_ns = deadline_ns, .successor = successor};
+    uint64_t now_ns = monotonic_ns();
     int result;
 
     pthread_mutex_lock(&watchdog->lock);
@@ -173,6 +182,7 @@ int watchdog_call(struct watchdog *watchdog, int (*call)(void *arg), void *arg, 
         return -EAGAIN;
     }
     watchdog->n_calls++;
+    watchdog->last_call_ns = now_ns;
     LIST_INSERT_HEAD(&watchdog->watches, &watch, link);
     if (deadline_ns < watchdog->rings_at_ns)
         set_timer_locked(watchdog, deadline_ns);

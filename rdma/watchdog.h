@@ -11,8 +11,8 @@
  *      watchdog                    deadline: takes over
  *      helper                               successor: goes on without the result
  *
- * Arming costs a lock, and a system call when no deadline before this one is waited for already. Thread-safe; its lock
- * is a leaf.
+ * Arming costs a lock, and a system call when no deadline before this one is waited for already, nor has there been a
+ * call in the last seconds. Thread-safe; its lock is a leaf.
  */
 
 #include <stdint.h>

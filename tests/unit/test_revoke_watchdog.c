@@ -6,7 +6,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -194,6 +197,57 @@ static void a_call_armed_behind_one_that_is_back_is_watched_too(void **state)
     assert_int_equal(end(&stuck), -EINPROGRESS);
 }
 
+/* Until the watchdog's timer rings, in nanoseconds; 0: it is not set. */
+static uint64_t rings_in_ns(void)
+{
+    for (int fd = 3; fd < 64; fd++) {
+        char path[64], line[128];
+        bool timer = false;
+        unsigned long long seconds, ns;
+        FILE *file;
+
+        snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+        file = fopen(path, "re");
+        while (file && fgets(line, sizeof(line), file)) {
+            timer |= !strncmp(line, "clockid:", 8);
+            if (timer && sscanf(line, "it_value: (%llu, %llu)", &seconds, &ns) == 2) {
+                fclose(file);
+                return seconds * NS_PER_S + ns;
+            }
+        }
+        if (file)
+            fclose(file);
+    }
+    fail_msg("there is no timer");
+    return 0;
+}
+
+/* So that setting the timer costs the next call nothing. */
+static void the_timer_rings_on_for_a_while_and_no_longer(void **state)
+{
+    struct helper_job successor = {.run = never};
+    const struct timespec pause = {.tv_nsec = 10 * NS_PER_MS};
+    int value = 0, result = 0;
+    unsigned set_again = 0, silent = 0;
+    uint64_t before = 0, rings, begun = monotonic_ns();
+
+    (void)state;
+    assert_int_equal(watchdog_call(watchdog, add_one, &value, begun + LONG, &successor, &result), 0);
+    assert_true(rings_in_ns() > LONG / 2);
+    assert_int_equal(watchdog_call(watchdog, add_one, &value, monotonic_ns() + SOON, &successor, &result), 0);
+    /* When it rings, it is not set for a moment. */
+    while (silent < 20 && monotonic_ns() - begun < LONG) {
+        rings = rings_in_ns();
+        assert_true(rings < NS_PER_S);
+        set_again += rings > before;
+        silent = rings ? 0 : silent + 1;
+        before = rings;
+        nanosleep(&pause, NULL); /* to look again, not for anything */
+    }
+    assert_int_equal(silent, 20);
+    assert_true(set_again > 2);
+}
+
 static void a_call_too_many_is_refused_at_once(void **state)
 {
     struct business stuck[MAX_CALLS];
@@ -228,9 +282,13 @@ static void stopping_does_not_wait_for_what_is_stuck(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(the_caller_itself_makes_the_call),      TEST(the_successor_goes_on_while_the_call_is_stuck),
-        TEST(each_is_succeeded_at_its_own_deadline), TEST(a_call_armed_behind_one_that_is_back_is_watched_too),
-        TEST(a_call_too_many_is_refused_at_once),    TEST(stopping_does_not_wait_for_what_is_stuck),
+        TEST(the_caller_itself_makes_the_call),
+        TEST(the_successor_goes_on_while_the_call_is_stuck),
+        TEST(each_is_succeeded_at_its_own_deadline),
+        TEST(a_call_armed_behind_one_that_is_back_is_watched_too),
+        TEST(the_timer_rings_on_for_a_while_and_no_longer),
+        TEST(a_call_too_many_is_refused_at_once),
+        TEST(stopping_does_not_wait_for_what_is_stuck),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
