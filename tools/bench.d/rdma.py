@@ -251,7 +251,7 @@ def start_nfs(stack, samples, options, scratch):
     return nfs
 
 
-def measure_bytes(samples, options, extent, scratch, clock):
+def measure_bytes(samples, options, extent, scratch, clock, measures):
     with contextlib.ExitStack() as stack:
         subjects = {"leasefs": Leasefs(options, extent, scratch), "verbs": None}
         stack.callback(subjects["leasefs"].end)
@@ -260,13 +260,13 @@ def measure_bytes(samples, options, extent, scratch, clock):
         if nfs:
             subjects["nfs"] = nfs
             fill(f"{nfs.mountpoint}/data", extent.file)
-        measures = [Latency()] + [Bandwidth(write, size) for write in (False, True) for size in (65536, MIB)]
         for turn in clock.turns(extent.passes, "bytes"):
             for measure in measures:
                 for name in rotated(list(subjects), turn):
                     samples.attempt(f"bytes, {name}", getattr(measure, name), samples, options, extent, subjects[name])
                 samples.save()
-        samples.add("memory.server.peak", "leasefs", "MiB", subjects["leasefs"].peak_memory())
+        if any(isinstance(measure, Bandwidth) for measure in measures):
+            samples.add("memory.server.peak", "leasefs", "MiB", subjects["leasefs"].peak_memory())
 
 
 # --- leases ---
@@ -353,7 +353,7 @@ def main():
     parser.add_argument("--programs", default="/usr/local/libexec/leasefs-tests")
     parser.add_argument("--device", help="RDMA device")
     parser.add_argument("--address", default="10.99.0.1", help="its address")
-    parser.add_argument("--only", choices=("bytes", "leases"))
+    parser.add_argument("--only", choices=("bytes", "leases"), help="bandwidth; or latency and leases")
     parser.add_argument("--clock", choices=("time", "instructions"), default="time", help="what this machine's counts")
     parser.add_argument("--passes", type=int)
     parser.add_argument("--quick", action="store_true")
@@ -368,9 +368,11 @@ def main():
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         seconds = options.minutes and options.minutes * 60
+        measures = [Latency()] if options.only != "bytes" else []
         if options.only != "leases":
-            until = seconds and STARTED + seconds * BYTES_SHARE
-            samples.attempt("bytes", measure_bytes, samples, options, extent, scratch, Clock(until))
+            measures += [Bandwidth(write, size) for write in (False, True) for size in (65536, MIB)]
+        until = seconds and STARTED + seconds * BYTES_SHARE
+        samples.attempt("bytes", measure_bytes, samples, options, extent, scratch, Clock(until), measures)
         if options.only != "bytes":
             samples.document["clock"] = options.clock
             until = seconds and STARTED + seconds * (1 - BYTES_SHARE if options.only else 1)
