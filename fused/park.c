@@ -3,12 +3,12 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stddef.h>
 #include <stdlib.h>
 
 #include "fused/fs_front_door.h"
 #include "lease/lock_order.h"
+#include "lease/thread.h"
 
 struct park {
     struct lease_table *table;
@@ -222,7 +222,6 @@ static void end_threads(struct park *park)
 int park_new(struct park **ret_park)
 {
     struct park *park = calloc(1, sizeof(*park));
-    sigset_t all, old;
     int err = 0;
 
     if (!park)
@@ -233,13 +232,10 @@ int park_new(struct park **ret_park)
     pthread_cond_init(&park->empty, NULL);
     TAILQ_INIT(&park->queue);
     LIST_INIT(&park->all);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
     while (!err && park->n_threads < PARK_THREADS) {
-        err = -pthread_create(&park->threads[park->n_threads], NULL, park_thread, park);
+        err = thread_start("leasefs-park", 0, park_thread, park, &park->threads[park->n_threads]);
         park->n_threads += !err;
     }
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (err) {
         park_free(park);
         return err;

@@ -3,11 +3,12 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
+
+#include "lease/thread.h"
 
 struct deputy {
     struct workqueue *queue;
@@ -42,7 +43,6 @@ static void *deputise(void *arg)
 int deputy_new(struct workqueue *queue, struct deputy **ret_deputy)
 {
     struct deputy *deputy = calloc(1, sizeof(*deputy));
-    sigset_t all, before;
     int error;
 
     if (!deputy)
@@ -54,16 +54,12 @@ int deputy_new(struct workqueue *queue, struct deputy **ret_deputy)
         free(deputy);
         return error;
     }
-    sigfillset(&all); /* signals are the FUSE session's business */
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    error = -pthread_create(&deputy->thread, NULL, deputise, deputy);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    error = thread_start("lfs-deputy", 0, deputise, deputy, &deputy->thread);
     if (error) {
         close(deputy->timer_fd);
         free(deputy);
         return error;
     }
-    pthread_setname_np(deputy->thread, "lfs-deputy");
     *ret_deputy = deputy;
     return 0;
 }

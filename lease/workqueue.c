@@ -3,11 +3,11 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <time.h>
 
 #include "lease/lock_order.h"
+#include "lease/thread.h"
 
 #define FREE_PATIENCE_S 5
 
@@ -81,19 +81,10 @@ static void *serve(void *arg)
 
 static int start_thread_locked(struct workqueue *queue)
 {
-    pthread_t *thread = &queue->threads[queue->n_threads];
-    sigset_t all, before;
-    int error;
+    int error = thread_start(queue->name, 0, serve, queue, &queue->threads[queue->n_threads]);
 
-    sigfillset(&all); /* signals are the FUSE session's business */
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    error = -pthread_create(thread, NULL, serve, queue);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (error)
-        return error;
-    pthread_setname_np(*thread, queue->name);
-    queue->n_threads++;
-    return 0;
+    queue->n_threads += !error;
+    return error;
 }
 
 void cond_init_monotonic(pthread_cond_t *cond)

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "rdma/sync.h"
 
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <time.h>
+
+#include "lease/thread.h"
 
 #define THREAD_STACK_SIZE (512u * 1024)
 
@@ -42,25 +43,7 @@ int sync_wait_until(pthread_cond_t *cond, pthread_mutex_t *mutex, uint64_t deadl
 
 int sync_thread_start(const char *name, void *(*run)(void *arg), void *arg, pthread_t *ret_thread)
 {
-    sigset_t all, old;
-    pthread_attr_t attr;
-    pthread_t thread;
-    int err = pthread_attr_init(&attr);
-
-    if (err)
-        return -err;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    err = pthread_attr_setstacksize(&attr, THREAD_STACK_SIZE);
-    if (!err)
-        err = pthread_create(&thread, &attr, run, arg);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    pthread_attr_destroy(&attr);
-    if (err)
-        return -err;
-    pthread_setname_np(thread, name);
-    *ret_thread = thread;
-    return 0;
+    return thread_start(name, THREAD_STACK_SIZE, run, arg, ret_thread);
 }
 
 void fabric_log(const char *format, ...)

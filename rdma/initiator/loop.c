@@ -3,12 +3,12 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "lease/thread.h"
 #include "rdma/initiator/clock.h"
 #include "rdma/initiator/conn.h"
 #include "rdma/initiator/error.h"
@@ -119,18 +119,9 @@ static void *session_thread(void *arg)
 
 static int start_thread(struct leasefs_session *session)
 {
-    sigset_t all, old;
-    int status;
+    int status = thread_start("leasefs-session", 0, session_thread, session, &session->thread);
 
-    /* Signals are for the program's own threads. */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    status = -pthread_create(&session->thread, NULL, session_thread, session);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    if (status)
-        return error_set(status, "no thread for the session: %s", strerror(-status));
-    pthread_setname_np(session->thread, "leasefs-session");
-    return 0;
+    return status ? error_set(status, "no thread for the session: %s", strerror(-status)) : 0;
 }
 
 /* ---- or its caller ---- */

@@ -178,6 +178,11 @@ static int64_t do_rename(struct tree *t)
     return fs_rename(t->f->fs, t->dir, "file", t->full, "moved", 0, ROOT_CRED, NULL);
 }
 
+static int64_t do_rename_whiteout(struct tree *t)
+{
+    return fs_rename(t->f->fs, t->dir, "file", t->full, "moved", RENAME_WHITEOUT, ROOT_CRED, NULL);
+}
+
 static int64_t do_rename_over(struct tree *t)
 {
     return fs_rename(t->f->fs, t->dir, "file", t->other, "linked", 0, ROOT_CRED, NULL);
@@ -313,6 +318,7 @@ static const struct operation {
     {"unlink", do_unlink, 0, 0, 0},
     {"rmdir", do_rmdir, 0, 0, 0},
     {"rename", do_rename, 0, 0, 0},
+    {"rename with a whiteout", do_rename_whiteout, 1, 0, 0},
     {"rename over a file", do_rename_over, 0, 0, 0},
     {"rename over a directory", do_rename_dir_over, 0, 0, 0},
     {"exchange", do_exchange, 0, 0, 0},
