@@ -221,24 +221,24 @@ class Bandwidth:
 class Latency:
     """4 KiB, one at a time."""
 
-    @staticmethod
-    def leasefs(samples, options, extent, leasefs):
+    def __init__(self, name):
+        self.name = name
+
+    def leasefs(self, samples, options, extent, leasefs):
         told = leasefs.measure("latency", "/data", size=4096, count=extent.latencies)
-        samples.add_latencies("latency.read.4K", "leasefs", told["latency_us"])
+        samples.add_latencies(self.name, "leasefs", told["latency_us"])
 
-    @staticmethod
-    def verbs(samples, options, extent, _):
+    def verbs(self, samples, options, extent, _):
         figures = perftest(options, "ib_read_lat", "-s", "4096", "-n", str(extent.latencies))
-        samples.add("latency.read.4K.p50", "verbs", "us", figures[4])
-        samples.add("latency.read.4K.p99", "verbs", "us", figures[7])
+        samples.add(f"{self.name}.p50", "verbs", "us", figures[4])
+        samples.add(f"{self.name}.p99", "verbs", "us", figures[7])
 
-    @staticmethod
-    def nfs(samples, options, extent, nfs):
+    def nfs(self, samples, options, extent, nfs):
         job = nfs.fio("data", "--rw=randread", "--bs=4k", f"--size={extent.file}", "--ioengine=psync",
                       f"--io_size={extent.latencies * 4096}")
         percentiles = job["read"]["lat_ns"]["percentile"]
-        samples.add("latency.read.4K.p50", "nfs", "us", percentiles["50.000000"] / 1e3)
-        samples.add("latency.read.4K.p99", "nfs", "us", percentiles["99.000000"] / 1e3)
+        samples.add(f"{self.name}.p50", "nfs", "us", percentiles["50.000000"] / 1e3)
+        samples.add(f"{self.name}.p99", "nfs", "us", percentiles["99.000000"] / 1e3)
 
 
 def start_nfs(stack, samples, options, scratch):
@@ -353,7 +353,7 @@ def main():
     parser.add_argument("--programs", default="/usr/local/libexec/leasefs-tests")
     parser.add_argument("--device", help="RDMA device")
     parser.add_argument("--address", default="10.99.0.1", help="its address")
-    parser.add_argument("--only", choices=("bytes", "leases"), help="bandwidth; or latency and leases")
+    parser.add_argument("--only", choices=("bytes", "leases"), help="of what is measured by time; or leases, and what else is counted")
     parser.add_argument("--clock", choices=("time", "instructions"), default="time", help="what this machine's counts")
     parser.add_argument("--passes", type=int)
     parser.add_argument("--quick", action="store_true")
@@ -368,9 +368,12 @@ def main():
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         seconds = options.minutes and options.minutes * 60
-        measures = [Latency()] if options.only != "bytes" else []
+        measures = []
         if options.only != "leases":
+            measures += [Latency("latency.read.4K")]
             measures += [Bandwidth(write, size) for write in (False, True) for size in (65536, MIB)]
+        if options.clock == "instructions":
+            measures += [Latency("latency.counted.4K")]
         until = seconds and STARTED + seconds * BYTES_SHARE
         samples.attempt("bytes", measure_bytes, samples, options, extent, scratch, Clock(until), measures)
         if options.only != "bytes":

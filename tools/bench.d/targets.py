@@ -39,7 +39,6 @@ TARGETS = {
     "rdma": [
         Target("bandwidth.*", "verbs", ">=", 0.97),
         Target("bandwidth.*", "nfs", ">=", 1),
-        Target("latency.read.4K.*", "verbs", "<=", 1.05),
         Target("latency.read.4K.p50", "nfs", "<=", 0.1),
         Target("server_cpu.*", "nfs", "<=", 0.1),
         Target("grant.*.p50.*", "verbs", "<=", 1.3),
@@ -54,7 +53,8 @@ TARGETS = {
 
 
 def targets_of(document):
-    """Of a run: of its bench, and of how it was asked."""
+    """Of a run: of its bench, of how it was asked, and of its clock."""
     if document["bench"] != "local":
-        return TARGETS[document["bench"]]
+        latency = "latency.counted.4K.*" if document.get("clock") == "instructions" else "latency.read.4K.*"
+        return [Target(latency, "verbs", "<=", 1.05)] + TARGETS[document["bench"]]
     return (BY_IO_URING if document.get("io_uring") else BY_READ) + TARGETS["local"]
