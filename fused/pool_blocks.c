@@ -142,7 +142,7 @@ static void split_chunk_hold(struct pool *pool, struct pool_group *group, uint32
     SET(pool->chunk_holds, chunk, holds - 1); /* all of them are held now as before */
 }
 
-/* One count of each of [start, end), which lie in one chunk. Where it stopped. */
+/* A count of each of [start, end), which lie in one chunk. Where it stopped. */
 static uint32_t change_blocks(struct pool *pool, struct pool_group *group, uint32_t start, uint32_t end,
                               enum which which, int by)
 {
@@ -206,7 +206,7 @@ static bool change_chunk(struct pool *pool, struct pool_group *group, uint32_t s
     return true;
 }
 
-/* The same for [start, end) of one group, under its lock. Where it stopped. */
+/* A count of each of [start, end), which lie in one group; takes its lock. Where it stopped. */
 static uint32_t change_in_group(struct pool *pool, struct pool_group *group, uint32_t start, uint32_t end,
                                 enum which which, int by)
 {
