@@ -1,16 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Which thread ends a lease, how, and what becomes of it when the device keeps that thread. */
 #include "service_fixture.h"
-
-/* The device keeps the thread that takes a lease back, and another one takes over. Until the test lets go, there are
- * as many stuck threads as leases that have ended. */
-static struct {
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    int entered; /* guarded by lock, as is the next */
-    bool go;
-    atomic_int left;
-} stuck = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+#include "stuck_threads.h"
 
 struct takeover {
     void (*late)(void *arg, int error);
@@ -26,6 +17,7 @@ static void *take_over(void *arg)
     return NULL;
 }
 
+/* The device keeps the thread that takes a lease back, and another one takes over. */
 static int take_back_and_be_stuck(struct exposure *exposure, bool at_leisure, void (*late)(void *arg, int error),
                                   void *arg)
 {
@@ -36,14 +28,9 @@ static int take_back_and_be_stuck(struct exposure *exposure, bool at_leisure, vo
     (void)at_leisure;
     assert_non_null(takeover);
     *takeover = (struct takeover){late, arg};
-    pthread_mutex_lock(&stuck.lock);
-    stuck.entered++; /* before the other thread lets the lease end */
     assert_int_equal(pthread_create(&thread, NULL, take_over, takeover), 0);
     pthread_detach(thread);
-    while (!stuck.go)
-        pthread_cond_wait(&stuck.changed, &stuck.lock);
-    pthread_mutex_unlock(&stuck.lock);
-    stuck.left++;
+    stay();
     return -EINPROGRESS;
 }
 
@@ -120,11 +107,8 @@ static void threads_stuck_in_the_device_hold_up_no_lease_that_ends_later(void **
     }
     client_hang_up(&client);
     UNTIL(world.fabric_sessions == 0);
-    pthread_mutex_lock(&stuck.lock);
-    assert_int_equal(stuck.entered, LEASES);
-    stuck.go = true;
-    pthread_cond_broadcast(&stuck.changed);
-    pthread_mutex_unlock(&stuck.lock);
+    UNTIL(stuck_now() == LEASES);
+    let_go();
     UNTIL(stuck.left == LEASES);
     world_end();
 }

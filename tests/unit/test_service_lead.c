@@ -3,45 +3,15 @@
 #include <dirent.h>
 
 #include "service_fixture.h"
+#include "stuck_threads.h"
 
 #include "lease/deputy.h"
-
-static struct {
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    int entered; /* guarded by lock, as is the next */
-    bool go;
-    atomic_int left;
-} stuck = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
 
 /* Grants that do not come to an end: each keeps the thread that it is on. */
 static void be_stuck(struct world *w, uint64_t first_byte)
 {
     (void)w, (void)first_byte;
-    pthread_mutex_lock(&stuck.lock);
-    stuck.entered++;
-    while (!stuck.go)
-        pthread_cond_wait(&stuck.changed, &stuck.lock);
-    pthread_mutex_unlock(&stuck.lock);
-    stuck.left++;
-}
-
-static int stuck_now(void)
-{
-    int n;
-
-    pthread_mutex_lock(&stuck.lock);
-    n = stuck.entered - stuck.left;
-    pthread_mutex_unlock(&stuck.lock);
-    return n;
-}
-
-static void let_go(void)
-{
-    pthread_mutex_lock(&stuck.lock);
-    stuck.go = true;
-    pthread_cond_broadcast(&stuck.changed);
-    pthread_mutex_unlock(&stuck.lock);
+    stay();
 }
 
 #define BRIEF "{\"path\":\"/a\",\"mode\":\"read\",\"length\":4096}"
