@@ -50,7 +50,7 @@ void lease_free(struct leasefs_lease *lease)
 
 /* ---- asking for a lease ---- */
 
-#define GRANT_MEMBERS 16 /* at most, of a server of today or tomorrow */
+#define GRANT_MEMBERS 64 /* today's servers tell twelve; others than those named below are passed over */
 
 static int parse_members(const struct json_line_member *members, size_t count, struct leasefs_layout *ret_layout)
 {

@@ -374,8 +374,9 @@ def main():
             measures += [Bandwidth(write, size) for write in (False, True) for size in (65536, MIB)]
         if options.clock == "instructions":
             measures += [Latency("latency.counted.4K")]
-        until = seconds and STARTED + seconds * BYTES_SHARE
-        samples.attempt("bytes", measure_bytes, samples, options, extent, scratch, Clock(until), measures)
+        if measures:
+            until = seconds and STARTED + seconds * BYTES_SHARE
+            samples.attempt("bytes", measure_bytes, samples, options, extent, scratch, Clock(until), measures)
         if options.only != "bytes":
             samples.document["clock"] = options.clock
             until = seconds and STARTED + seconds * (1 - BYTES_SHARE if options.only else 1)
