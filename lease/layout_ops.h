@@ -49,6 +49,15 @@ struct layout_run {
     uint64_t length;  /* bytes, likewise */
 };
 
+/* Field by field: what is between fields is whatever was there. */
+static inline bool layout_runs_equal(const struct layout_run *a, const struct layout_run *b, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (a[i].segment != b[i].segment || a[i].offset != b[i].offset || a[i].length != b[i].length)
+            return false;
+    return true;
+}
+
 /* Why a range is not eligible, and where: the first offending part of it. */
 enum layout_problem_kind {
     LAYOUT_OK = 0,

@@ -43,7 +43,7 @@ enum lock_rank {
     LOCK_WATCHDOG,              /* watchdog.lock: calls on the device that somebody watches */
     LOCK_LADDER,                /* revoke_ladder.lock: counts and times of the rungs */
     LOCK_KEYS,                  /* keys.lock: keys of ended leases that stay reserved */
-    LOCK_WINDOWS,               /* window_budget.lock */
+    LOCK_WINDOWS,               /* windows.lock */
     /* and of the client library, where every lock is one. */
     LOCK_SESSION, /* leasefs_session.lock: leases and their states, the connection in use */
     LOCK_DEVICE,  /* device.lock: the client's registered buffers */

@@ -33,14 +33,14 @@ static int init_state(struct fabric *fabric)
         pthread_cond_destroy(&fabric->changed);
         return r;
     }
-    window_budget_init(&fabric->windows, window_budget_default());
+    windows_init(&fabric->windows, windows_default_limit());
     fabric->now_ns = monotonic_ns;
     return 0;
 }
 
 static void free_state(struct fabric *fabric)
 {
-    window_budget_destroy(&fabric->windows);
+    windows_destroy(&fabric->windows);
     keys_free(fabric->keys);
     pthread_mutex_destroy(&fabric->lock);
     pthread_cond_destroy(&fabric->changed);

@@ -5,7 +5,7 @@
 /*
  * What the objects of the server's side share. One lock, `fabric.lock`, guards everything that changes after start
  * and is not said to be guarded otherwise. Nothing that can block is called while it is held: no verbs, no rdma_cm,
- * no mmap. Under it come only leaves (lease/lock_order.h): the helper pool's lock, the ladder's, the window budget's.
+ * no mmap. Under it come only leaves (lease/lock_order.h): the helper pool's lock, the ladder's, the windows'.
  *
  * Threads: the callers' (exposure_ops), one event thread (listener.c), helpers (helpers.h), a watchdog (watchdog.h).
  *
@@ -71,7 +71,7 @@ struct fabric {
     struct helper_pool *helpers; /* for calls that somebody waits for */
     struct watchdog *watchdog;   /* of calls without a helper */
     struct helper_pool *closers; /* for what nobody waits for; apart, so that it never delays a fence */
-    struct window_budget windows;
+    struct windows windows;
     struct keys *keys; /* reserved ones */
     struct revoke_ladder ladder;
     enum rereg_path rereg;

@@ -271,7 +271,7 @@ static void finish_call(struct region *region)
     pthread_mutex_unlock(&fabric->lock);
     if (!last)
         return;
-    window_free(region->window);
+    window_keep(region->window);
     fabric_session_unref(region->session);
     free(region);
 }

@@ -109,6 +109,18 @@ static json_t *rejects_json(const struct fabric_counters *counters)
                      (json_int_t)counters->rejected[LEASEFS_REJECT_RESOURCES]);
 }
 
+static json_t *windows_json(struct windows *windows)
+{
+    json_int_t mappings, kept, reused;
+
+    pthread_mutex_lock(&windows->lock);
+    mappings = (json_int_t)windows->used;
+    kept = windows->n_kept;
+    reused = (json_int_t)windows->reused;
+    pthread_mutex_unlock(&windows->lock);
+    return json_pack("{s:I, s:I, s:I}", "mappings", mappings, "kept", kept, "reused", reused);
+}
+
 json_t *report_status(void *arg)
 {
     struct fabric *fabric = arg;
@@ -140,6 +152,7 @@ json_t *report_status(void *arg)
     json_t *spares_now = json_pack("{s:i, s:I, s:I}", "now", (int)spares.count, "bytes_now", (json_int_t)spares.bytes,
                                    "taken", (json_int_t)spares.taken);
 
-    return json_pack("{s:b, s:o, s:o, s:o, s:o}", "device_gone", gone, "connections", connections, "exposures",
-                     exposures, "spares", spares_now, "revocations", revoke_status(&fabric->ladder));
+    return json_pack("{s:b, s:o, s:o, s:o, s:o, s:o}", "device_gone", gone, "connections", connections, "exposures",
+                     exposures, "windows", windows_json(&fabric->windows), "spares", spares_now, "revocations",
+                     revoke_status(&fabric->ladder));
 }

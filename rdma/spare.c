@@ -18,19 +18,10 @@ void spares_init(struct spares *spares, uint64_t limit)
     TAILQ_INIT(&spares->list);
 }
 
-/* Field by field: what is between fields is whatever was there. */
-static bool same_runs(const struct layout_run *a, const struct layout_run *b, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        if (a[i].segment != b[i].segment || a[i].offset != b[i].offset || a[i].length != b[i].length)
-            return false;
-    return true;
-}
-
 static bool same_range(const struct spare_range *a, const struct spare_range *b)
 {
     return a->offset == b->offset && a->length == b->length && a->writes == b->writes && a->segments == b->segments &&
-           a->n_runs == b->n_runs && same_runs(a->runs, b->runs, a->n_runs);
+           a->n_runs == b->n_runs && layout_runs_equal(a->runs, b->runs, a->n_runs);
 }
 
 static struct spare *find_locked(struct fabric *fabric, const struct spare_range *range)

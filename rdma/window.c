@@ -14,28 +14,31 @@
 #define MAX_MAP_COUNT_COMMON 65530u /* the kernel's default */
 
 struct window {
-    struct window_budget *budget;
+    struct windows *windows;
     uint8_t *address;
     uint64_t length;
     void *map; /* NULL in case (2) */
     size_t map_length;
     size_t mappings;
+    bool covered;
+
+    /* What it is of, for whoever looks for one that is kept. */
+    TAILQ_ENTRY(window) link; /* guarded by windows->lock */
+    const struct layout_segment *segments;
+    int prot;
+    size_t n_runs;
+    struct layout_run runs[]; /* merged */
 };
 
-void window_budget_init(struct window_budget *budget, size_t limit)
+void windows_init(struct windows *windows, size_t limit)
 {
-    pthread_mutex_init(&budget->lock, NULL);
-    lock_rank(&budget->lock, LOCK_WINDOWS, 0);
-    budget->limit = limit;
-    budget->used = 0;
+    *windows = (struct windows){.limit = limit};
+    TAILQ_INIT(&windows->kept);
+    pthread_mutex_init(&windows->lock, NULL);
+    lock_rank(&windows->lock, LOCK_WINDOWS, 0);
 }
 
-void window_budget_destroy(struct window_budget *budget)
-{
-    pthread_mutex_destroy(&budget->lock);
-}
-
-size_t window_budget_default(void)
+size_t windows_default_limit(void)
 {
     FILE *file = fopen("/proc/sys/vm/max_map_count", "re");
     size_t count = 0;
@@ -50,24 +53,54 @@ size_t window_budget_default(void)
     return count > 2 * MAPPINGS_RESERVE ? count - MAPPINGS_RESERVE : count / 2;
 }
 
-static int budget_take(struct window_budget *budget, size_t count)
+static bool take_mappings(struct windows *windows, size_t count)
 {
-    int r = -E2BIG;
+    bool there;
 
-    pthread_mutex_lock(&budget->lock);
-    if (count <= budget->limit - budget->used) {
-        budget->used += count;
-        r = 0;
-    }
-    pthread_mutex_unlock(&budget->lock);
-    return r;
+    pthread_mutex_lock(&windows->lock);
+    there = count <= windows->limit - windows->used;
+    if (there)
+        windows->used += count;
+    pthread_mutex_unlock(&windows->lock);
+    return there;
 }
 
-static void budget_give(struct window_budget *budget, size_t count)
+static void give_mappings(struct windows *windows, size_t count)
 {
-    pthread_mutex_lock(&budget->lock);
-    budget->used -= count;
-    pthread_mutex_unlock(&budget->lock);
+    pthread_mutex_lock(&windows->lock);
+    windows->used -= count;
+    pthread_mutex_unlock(&windows->lock);
+}
+
+static void forget_locked(struct window *window)
+{
+    TAILQ_REMOVE(&window->windows->kept, window, link);
+    window->windows->n_kept--;
+}
+
+/* Ends those that are kept. False: there were none. */
+static bool give_up_kept(struct windows *windows)
+{
+    struct window_list ended = TAILQ_HEAD_INITIALIZER(ended);
+    struct window *window;
+
+    pthread_mutex_lock(&windows->lock);
+    TAILQ_CONCAT(&ended, &windows->kept, link);
+    windows->n_kept = 0;
+    pthread_mutex_unlock(&windows->lock);
+    if (TAILQ_EMPTY(&ended))
+        return false;
+    while ((window = TAILQ_FIRST(&ended))) {
+        TAILQ_REMOVE(&ended, window, link);
+        window_free(window);
+    }
+    return true;
+}
+
+void windows_destroy(struct windows *windows)
+{
+    give_up_kept(windows);
+    pthread_mutex_destroy(&windows->lock);
 }
 
 static bool run_continues(const struct layout_run *a, const struct layout_run *b)
@@ -147,19 +180,18 @@ static int reserve(size_t length, size_t page_size, uint8_t **ret_address)
 }
 
 /* One run goes anywhere (the kernel aligns it to its pages), several to what window->map reserves. */
-static int map_runs(struct window *window, const struct window_plan *plan, const struct layout_segment *segments,
-                    const struct layout_run *runs, size_t n_runs, int prot)
+static int map_runs(struct window *window, uint64_t mask)
 {
-    uint64_t mask = plan->page_size - 1;
     uint8_t *to = window->map;
 
-    for (size_t i = 0; i < n_runs;) {
-        struct layout_run run = merged_run(runs, n_runs, &i);
-        uint64_t start = run.offset & ~mask;
-        uint64_t length = (run.offset + run.length - start + mask) & ~mask;
+    for (size_t i = 0; i < window->n_runs; i++) {
+        const struct layout_run *run = &window->runs[i];
+        uint64_t start = run->offset & ~mask;
+        uint64_t length = (run->offset + run->length - start + mask) & ~mask;
 
         int fixed = to ? MAP_FIXED : 0;
-        uint8_t *at = mmap(to, length, prot, MAP_SHARED | fixed, segments[run.segment].fd, (off_t)start);
+        uint8_t *at =
+            mmap(to, length, window->prot, MAP_SHARED | fixed, window->segments[run->segment].fd, (off_t)start);
 
         if (at == MAP_FAILED)
             return -errno;
@@ -171,22 +203,22 @@ static int map_runs(struct window *window, const struct window_plan *plan, const
     return madvise(window->map, window->map_length, MADV_DONTFORK) < 0 ? -errno : 0;
 }
 
-static int map_window(struct window *window, const struct window_plan *plan, const struct layout_segment *segments,
-                      const struct layout_run *runs, size_t n_runs, int prot)
+static int map_window(struct window *window, const struct window_plan *plan)
 {
+    struct windows *windows = window->windows;
     uint64_t mask = plan->page_size - 1;
     uint8_t *map = NULL;
-    int r = budget_take(window->budget, plan->merged);
+    int r = 0;
 
-    if (r < 0)
-        return r;
+    if (!take_mappings(windows, plan->merged) && (!give_up_kept(windows) || !take_mappings(windows, plan->merged)))
+        return -E2BIG;
     window->map_length = (plan->lead + plan->length + mask) & ~mask;
     if (plan->merged > 1)
         r = reserve(window->map_length, plan->page_size, &map);
     if (r < 0)
-        goto undo_budget;
+        goto undo_mappings;
     window->map = map;
-    r = map_runs(window, plan, segments, runs, n_runs, prot);
+    r = map_runs(window, mask);
     if (r < 0)
         goto undo_map;
     window->mappings = plan->merged;
@@ -196,29 +228,66 @@ static int map_window(struct window *window, const struct window_plan *plan, con
 undo_map:
     if (window->map)
         munmap(window->map, window->map_length);
-undo_budget:
-    budget_give(window->budget, plan->merged);
+undo_mappings:
+    give_mappings(windows, plan->merged);
     return r;
 }
 
-int window_new(struct window_budget *budget, const struct layout_segment *segments, const struct layout_run *runs,
+/* The one that is kept of the same blocks. NULL: none. */
+static struct window *take_kept(const struct window *like)
+{
+    struct windows *windows = like->windows;
+    struct window *window;
+
+    pthread_mutex_lock(&windows->lock);
+    TAILQ_FOREACH(window, &windows->kept, link)
+    if (window->prot == like->prot && window->segments == like->segments && window->n_runs == like->n_runs &&
+        layout_runs_equal(window->runs, like->runs, like->n_runs))
+        break;
+    if (window) {
+        forget_locked(window);
+        windows->reused++;
+    }
+    pthread_mutex_unlock(&windows->lock);
+    return window;
+}
+
+static struct window *allocate(struct windows *windows, const struct window_plan *plan,
+                               const struct layout_segment *segments, const struct layout_run *runs, size_t n_runs,
+                               int prot)
+{
+    struct window *window = calloc(1, sizeof(*window) + plan->merged * sizeof(window->runs[0]));
+
+    if (!window)
+        return NULL;
+    window->windows = windows;
+    window->length = plan->length;
+    window->segments = segments;
+    window->prot = prot;
+    for (size_t i = 0; i < n_runs;)
+        window->runs[window->n_runs++] = merged_run(runs, n_runs, &i);
+    return window;
+}
+
+int window_new(struct windows *windows, const struct layout_segment *segments, const struct layout_run *runs,
                size_t n_runs, unsigned flags, struct window **ret_window)
 {
     struct window_plan plan;
-    struct window *window;
+    struct window *window, *kept;
     int r = plan_window(segments, runs, n_runs, &plan);
 
     if (r < 0)
         return r;
-    window = calloc(1, sizeof(*window));
+    window = allocate(windows, &plan, segments, runs, n_runs, PROT_READ | (flags & WINDOW_WRITABLE ? PROT_WRITE : 0));
     if (!window)
         return -ENOMEM;
-    window->budget = budget;
-    window->length = plan.length;
     if (plan.merged == 1 && !(flags & WINDOW_OWN)) {
         window->address = (uint8_t *)segments[runs[0].segment].base + runs[0].offset;
+    } else if ((kept = take_kept(window))) {
+        free(window);
+        window = kept;
     } else {
-        r = map_window(window, &plan, segments, runs, n_runs, PROT_READ | (flags & WINDOW_WRITABLE ? PROT_WRITE : 0));
+        r = map_window(window, &plan);
         if (r < 0) {
             free(window);
             return r;
@@ -234,15 +303,35 @@ void window_free(struct window *window)
         return;
     if (window->map) {
         munmap(window->map, window->map_length);
-        budget_give(window->budget, window->mappings);
+        give_mappings(window->windows, window->mappings);
     }
     free(window);
+}
+
+void window_keep(struct window *window)
+{
+    struct windows *windows = window->windows;
+    struct window *ended = NULL;
+
+    if (!window->map || window->covered || window->length > WINDOW_KEPT_BYTES_MAX) {
+        window_free(window);
+        return;
+    }
+    pthread_mutex_lock(&windows->lock);
+    TAILQ_INSERT_TAIL(&windows->kept, window, link);
+    if (++windows->n_kept > WINDOWS_KEPT_MAX) {
+        ended = TAILQ_FIRST(&windows->kept);
+        forget_locked(ended);
+    }
+    pthread_mutex_unlock(&windows->lock);
+    window_free(ended);
 }
 
 int window_cover(struct window *window)
 {
     if (!window->map)
         return -EINVAL;
+    window->covered = true; /* or half of it: it is not kept */
     if (mmap(window->map, window->map_length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
              0) == MAP_FAILED)
         return -errno;

@@ -20,7 +20,7 @@ REVOKE = 1.5
 # not measured.
 GRANT = {
     "dereg": {SMALL: 1.45, LARGE: 0.8},
-    "odp": {SMALL: 1.65, LARGE: 1.75, HUGE: 1.55},
+    "odp": {SMALL: 1.4, LARGE: 1.4, HUGE: 1.55},
 }
 SIZES = {"odp": (SMALL, LARGE, HUGE)}
 
