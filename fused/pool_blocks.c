@@ -142,12 +142,35 @@ static void split_chunk_hold(struct pool *pool, struct pool_group *group, uint32
     SET(pool->chunk_holds, chunk, holds - 1); /* all of them are held now as before */
 }
 
+/* A hold of each of [start, end), which lie in one chunk, as long as they are in files: whatever becomes of it, they
+ * are not free. Where it stopped. */
+static uint32_t change_holds_of_files(struct pool *pool, struct pool_group *group, uint32_t start, uint32_t end, int by)
+{
+    const uint32_t last = by > 0 ? MAX_COUNT : 0, first = by > 0 ? 0 : 1;
+    uint32_t block, n = 0, chunk = chunk_in_group(group, start);
+
+    for (block = start; block < end && READ(pool->files, block); block++) {
+        uint32_t holds = READ(pool->holds, block);
+
+        if (holds == last)
+            break;
+        SET(pool->holds, block, holds + (uint32_t)by);
+        n += holds == first;
+    }
+    n = by > 0 ? n : -n;
+    group->chunk_held[chunk] = (uint16_t)(group->chunk_held[chunk] + n);
+    group->held += chunk_is_held(pool, start) ? 0 : n;
+    return block;
+}
+
 /* A count of each of [start, end), which lie in one chunk. Where it stopped. */
 static uint32_t change_blocks(struct pool *pool, struct pool_group *group, uint32_t start, uint32_t end,
                               enum which which, int by)
 {
     uint32_t block, freed = 0; /* the last `freed` blocks */
 
+    if (which == HOLDS)
+        start = change_holds_of_files(pool, group, start, end, by);
     for (block = start; block < end; block++) {
         uint32_t files = READ(pool->files, block), holds = READ(pool->holds, block);
         uint32_t *value = which == FILES ? &files : &holds;
