@@ -186,8 +186,11 @@ int fs_removexattr(struct fs *fs, uint64_t ino, const char *name);
 /* ---- file operations (fs_file.c) ---- */
 
 /* flags: of open(2). -EPERM: immutable, or append-only and not O_APPEND. *ret_direct: a write lease covers a part, so
- * the kernel should not cache what this handle reads. */
+ * the kernel should not cache what this handle reads. To be closed with the same flags, when all that was written
+ * through it, by mappings too, has come as fs_write(). */
 int fs_open(struct fs *fs, uint64_t ino, int flags, bool *ret_direct);
+void fs_created(struct fs *fs, uint64_t ino, int flags); /* the same of a file that was just made; cannot fail */
+void fs_close(struct fs *fs, uint64_t ino, int flags);
 
 /* Calls emit() once with the bytes where they lie, under the file's lock: it must not wait for another request.
  * bytes < length only at the end of the file. `touch`: the access time moves, as relatime has it. Returns what emit()

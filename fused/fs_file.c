@@ -22,9 +22,14 @@ static int check_range(uint64_t offset, uint64_t length)
     return range_valid((struct lease_range){offset, length}) ? 0 : -EFBIG;
 }
 
+static bool may_write(int flags)
+{
+    return (flags & O_ACCMODE) != O_RDONLY;
+}
+
 static int check_flags(const struct fs_inode *inode, int flags)
 {
-    if ((flags & O_ACCMODE) == O_RDONLY || !inode_kept(inode))
+    if (!may_write(flags) || !inode_kept(inode))
         return 0;
     return inode_immutable(inode) || !(flags & O_APPEND) ? -EPERM : 0;
 }
@@ -38,11 +43,33 @@ int fs_open(struct fs *fs, uint64_t ino, int flags, bool *ret_direct)
         return err;
     inode_lock_shared(inode);
     err = check_flags(inode, flags);
-    if (!err)
+    if (!err) {
         *ret_direct = inode->write_holds > 0;
+        inode->writers += may_write(flags);
+    }
     inode_unlock(inode);
     inode_put(fs, inode);
     return err;
+}
+
+void fs_created(struct fs *fs, uint64_t ino, int flags)
+{
+    struct fs_inode *inode = inode_get(fs, ino);
+
+    if (!inode)
+        return;
+    inode->writers += may_write(flags);
+    inode_put(fs, inode);
+}
+
+void fs_close(struct fs *fs, uint64_t ino, int flags)
+{
+    struct fs_inode *inode = inode_get(fs, ino);
+
+    if (!inode)
+        return;
+    inode->writers -= may_write(flags);
+    inode_put(fs, inode);
 }
 
 int fs_read(struct fs *fs, uint64_t ino, uint64_t offset, size_t length, bool touch,

@@ -54,6 +54,9 @@ struct fs_inode {
     /* Who keeps the inode: 1 while nlink > 0, 1 while the kernel's lookup count > 0, and everyone who works on it. */
     atomic_size_t references;
 
+    /* Handles that may write. Without any, Linux has no pages of the file that it has yet to write. */
+    atomic_size_t writers;
+
     /* Guarded by the shard's lock. */
     struct fs_inode *shard_next;
     uint64_t lookups;

@@ -40,7 +40,15 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         return;
     }
     cache_file(req, fi, direct);
-    fuse_reply_open(req, fi);
+    if (fuse_reply_open(req, fi))
+        fs_close(fs_of(req), ino, (int)fi->fh);
+}
+
+/* Linux has written the file's pages by now: it does so when a mapping ends and when a descriptor is closed. */
+void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    fs_close(fs_of(req), ino, (int)fi->fh);
+    fuse_reply_err(req, 0);
 }
 
 /* The reply goes straight from the pool, under the file's lock: the kernel copies it and waits for nobody. */

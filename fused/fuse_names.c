@@ -119,8 +119,11 @@ static void reply_created(fuse_req_t req, int err, const struct fs_entry *entry,
     }
     entry_to_fuse(req, entry, &param);
     cache_file(req, fi, false);
-    if (fuse_reply_create(req, &param, fi))
+    fs_created(fs, entry->ino, (int)fi->fh);
+    if (fuse_reply_create(req, &param, fi)) {
+        fs_close(fs, entry->ino, (int)fi->fh);
         fs_forget(fs, entry->ino, 1);
+    }
 }
 
 /* O_TMPFILE comes as a file of a name that there is not, see fuse_wire.h. */

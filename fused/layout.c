@@ -151,9 +151,17 @@ static int layout_publish(void *arg, uint64_t ino, const char *path, const struc
     return err;
 }
 
-static int layout_flush(void *arg, uint64_t ino, struct lease_range range)
+/* To peers that only read, pages are no harm that Linux has nothing to write of. A page that a mapping changes from now
+ * on is written later, and then waits at the front door. */
+static int layout_flush(void *arg, uint64_t ino, struct lease_range range, enum lease_mode mode)
 {
-    cache_forget_bytes(arg, ino, range);
+    struct fs *fs = arg;
+    struct fs_inode *inode = inode_get(fs, ino);
+    bool clean = inode && inode->writers == 0;
+
+    inode_put(fs, inode);
+    if (mode == LEASE_WRITE || !clean)
+        cache_forget_bytes(fs, ino, range);
     return 0;
 }
 

@@ -375,7 +375,8 @@ void grant_step(struct request *request)
         if (error == -EINPROGRESS)
             return;
         if (!error)
-            error = c->layout->flush(c->fs, request->inode, (struct lease_range){request->offset, request->length});
+            error = c->layout->flush(c->fs, request->inode, (struct lease_range){request->offset, request->length},
+                                     request->mode);
         if (error) {
             request_fail(request, error);
             return;

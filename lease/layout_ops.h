@@ -133,10 +133,10 @@ struct layout_ops {
     int (*clone)(void *fs, const char *source, const char *destination, const struct lease_credentials *who,
                  struct lease_waiter *waiter);
 
-    /* Brings dirty bytes of local mappings and caches into the pool and drops the kernel's cached pages of the
-     * range. To be called before the lease is begun, never between begin and hold (a page written back then would
-     * wait for the grant, and the grant for the page). */
-    int (*flush)(void *fs, uint64_t inode, struct lease_range range);
+    /* Brings dirty bytes of local mappings and caches into the pool and, for a lease that writes, drops the kernel's
+     * cached pages of the range. To be called before the lease is begun, never between begin and hold (a page written
+     * back then would wait for the grant, and the grant for the page). */
+    int (*flush)(void *fs, uint64_t inode, struct lease_range range, enum lease_mode mode);
 
     /* Checks eligibility of a range in whole blocks (the last may reach beyond the end of file, no block of it may
      * lie wholly beyond) and takes references, atomically with the check: every operation that changes the range

@@ -174,9 +174,9 @@ static inline int fake_clone(void *fs, const char *source, const char *destinati
     return error;
 }
 
-static inline int fake_flush(void *fs, uint64_t inode, struct lease_range range)
+static inline int fake_flush(void *fs, uint64_t inode, struct lease_range range, enum lease_mode mode)
 {
-    (void)fs, (void)inode, (void)range;
+    (void)fs, (void)inode, (void)range, (void)mode;
     return 0;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What the lease service gets from the filesystem. */
 #include <errno.h>
+#include <fcntl.h>
 
 #include "tests/unit/fs_fixture.h"
 
@@ -183,6 +184,47 @@ static void the_kernel_is_told_of_the_file_that_publishing_replaces(void **state
     assert_string_equal(told.name, "a");
     OPS.close(f->fs, ino);
     fs_forget(f->fs, old, 1); /* the link's */
+}
+
+static void told_of_pages(void *ctx, uint64_t ino, int64_t offset, int64_t length)
+{
+    struct told *told = ctx;
+
+    if (offset == 0 && length == BLOCK)
+        told->ino = ino;
+}
+
+/* Pages that are only read may stay under a lease to read. */
+static void the_kernel_is_asked_for_its_pages_where_it_may_have_written_some_or_a_peer_may_write(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t ino = make_file(f, "a", BLOCK);
+    struct lease_range range = {0, BLOCK};
+    struct told told = {0};
+    struct fs_kernel_cache cache = {.inval_inode = told_of_pages, .ctx = &told};
+    bool direct;
+
+    fs_set_kernel_cache(f->fs, &cache);
+    assert_int_equal(fs_open(f->fs, ino, O_RDONLY, &direct), 0);
+    assert_int_equal(OPS.flush(f->fs, ino, range, LEASE_READ), 0);
+    assert_int_equal(told.ino, 0);
+    assert_int_equal(OPS.flush(f->fs, ino, range, LEASE_WRITE), 0);
+    assert_int_equal(told.ino, ino);
+
+    for (int flags = O_WRONLY; flags <= O_RDWR; flags += O_RDWR - O_WRONLY) {
+        assert_int_equal(fs_open(f->fs, ino, flags, &direct), 0);
+        fs_created(f->fs, ino, flags); /* another handle */
+        for (int handles = 2; handles; handles--) {
+            told.ino = 0;
+            assert_int_equal(OPS.flush(f->fs, ino, range, LEASE_READ), 0);
+            assert_int_equal(told.ino, ino);
+            fs_close(f->fs, ino, flags);
+        }
+        told.ino = 0;
+        assert_int_equal(OPS.flush(f->fs, ino, range, LEASE_READ), 0);
+        assert_int_equal(told.ino, 0);
+    }
+    fs_close(f->fs, ino, O_RDONLY);
 }
 
 static void creating_and_publishing_need_write_permission_and_respect_the_sticky_bit(void **state)
@@ -445,6 +487,7 @@ int main(void)
         TEST(a_created_file_has_no_name_until_it_is_published),
         TEST(publishing_replaces_a_file_when_its_leases_have_ended),
         TEST(the_kernel_is_told_of_the_file_that_publishing_replaces),
+        TEST(the_kernel_is_asked_for_its_pages_where_it_may_have_written_some_or_a_peer_may_write),
         TEST(creating_and_publishing_need_write_permission_and_respect_the_sticky_bit),
         TEST(a_hold_is_refused_with_the_reason_and_the_range),
         TEST(a_clone_shares_blocks_and_parts_with_them_on_write),
