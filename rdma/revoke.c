@@ -271,7 +271,7 @@ static json_t *count_json(const struct revoke_count *count)
 
     return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "count", (json_int_t)count->succeeded, "failed",
                      (json_int_t)count->failed, "late", (json_int_t)count->late, "mean_us", (json_int_t)(mean / 1000),
-                     "max_us", (json_int_t)(count->max_ns / 1000), "total_us", (json_int_t)(count->total_ns / 1000));
+                     "max_us", (json_int_t)(count->max_ns / 1000), "total_ns", (json_int_t)count->total_ns);
 }
 
 json_t *revoke_status(struct revoke_ladder *ladder)

@@ -58,7 +58,7 @@ def main():
                     for name, ours, bare, bound in costs(options, leasefs, mechanism, size):
                         verdict = f"at most {bound}" if ours <= bound * bare else f"MORE THAN {bound}"
                         failed |= ours > bound * bare
-                        print(f"{name}: {ours:.1f} / {bare:.1f} us of 250 instructions: {ours / bare:.2f}, {verdict}",
+                        print(f"{name}: {ours:.1f} / {bare:.1f} us of 1000 instructions: {ours / bare:.2f}, {verdict}",
                               flush=True)
             finally:
                 leasefs.end()

@@ -19,6 +19,8 @@
 #include <jansson.h>
 #include <leasefs/leasefs.h>
 
+#define RANDOM_SEED 88172645463325252u
+
 struct settings {
     const char *measure, *control, *path, *mechanism;
     bool write, steps;
@@ -225,7 +227,7 @@ static uint64_t next_random(uint64_t *state)
 static void measure_latency(const struct settings *settings)
 {
     double *samples = samples_new(settings->count);
-    uint64_t random = 88172645463325252u;
+    uint64_t random = RANDOM_SEED;
     struct peer peer;
 
     peer_open(&peer, settings, settings->size);
@@ -278,7 +280,7 @@ static void measure_grant(const struct settings *settings)
 
 /* What the server has spent on a mechanism so far, by its own clock, and how many leases it has exposed. */
 struct spent {
-    json_int_t count, total_us, exposed;
+    json_int_t count, total_ns, exposed;
 };
 
 static struct spent spent_on(struct leasefs_session *session, const char *mechanism)
@@ -290,7 +292,7 @@ static struct spent spent_on(struct leasefs_session *session, const char *mechan
     must(leasefs_call(session, "status", NULL, &text), "status");
     status = json_loads(text, 0, NULL);
     if (json_unpack(status, "{s:{s:{s:{s:I, s:I}}, s:{s:I}}}", "fabric", "revocations", mechanism, "count",
-                    &spent.count, "total_us", &spent.total_us, "exposures", "now", &spent.exposed))
+                    &spent.count, "total_ns", &spent.total_ns, "exposures", "now", &spent.exposed))
         errx(77, "the server has no mechanism %s", mechanism);
     json_decref(status);
     free(text);
@@ -328,6 +330,15 @@ static void revoke_one(struct leasefs_session *administrator, struct leasefs_lea
     free(result);
 }
 
+/* Rounds are as long as each other: without a pause of any length they would meet the timer's ticks (some ms) in every
+ * tenth revocation, or in none. */
+static void pause_a_moment(uint64_t *random)
+{
+    const struct timespec pause = {.tv_nsec = (long)(next_random(random) % 8000000)};
+
+    nanosleep(&pause, NULL);
+}
+
 /* The server's administrator takes leases of `size` bytes away; the time is what the mechanism took, with all that the
  * server does around the verb. */
 static void measure_revoke(const struct settings *settings)
@@ -335,14 +346,16 @@ static void measure_revoke(const struct settings *settings)
     double *samples = samples_new(settings->count);
     struct leasefs_session *holder = open_session(settings), *administrator = open_session(settings);
     struct news news = {.lock = PTHREAD_MUTEX_INITIALIZER, .told = PTHREAD_COND_INITIALIZER};
+    uint64_t random = RANDOM_SEED;
 
     for (unsigned i = 0; i < settings->count; i++) {
         struct leasefs_lease *lease = open_lease(holder, settings, settings->size, &news);
         struct spent before = spent_on(administrator, settings->mechanism), after;
 
+        pause_a_moment(&random);
         revoke_one(administrator, lease);
         after = await_revocation(administrator, &news, i, settings->mechanism, before.count);
-        samples[i] = (double)(after.total_us - before.total_us);
+        samples[i] = (double)(after.total_ns - before.total_ns) / 1e3;
         leasefs_lease_return(lease); /* an error, but for a return that crosses the news that it is gone */
     }
     putchar('{');

@@ -63,7 +63,7 @@ def draw_curves(axes, document, family, title):
     axes.set_yscale("log")
     axes.set_xticks([4096, 1 << 18, 1 << 24, 1 << 28, 1 << 30], ["4K", "256K", "16M", "256M", "1G"])
     axes.set_xlabel("bytes of the lease")
-    axes.set_ylabel("us of 250 instructions, median" if document.get("clock") == "instructions" else "us, median")
+    axes.set_ylabel("us of 1000 instructions, median" if document.get("clock") == "instructions" else "us, median")
     axes.grid(alpha=0.3)
     axes.set_title(title, fontsize=9)
     if axes.has_data():

@@ -27,7 +27,7 @@ STALL_SECONDS = 60          # a processor that long in the guest's kernel, and t
 CONSOLE_TAIL = 24000
 BOOT_TRIES = 3              # of the last accelerator, when the guest's clock is wrong or its kernel panics in the boot
 CLOCK_SECONDS = 2.5         # the guest reads the real time at its start, in whole seconds
-INSTRUCTION_SHIFT = 2       # with "clock": "instructions", each takes 2^2 ns by the guest's clock
+INSTRUCTION_SHIFT = 0       # with "clock": "instructions", each takes 2^0 ns by the guest's clock
 
 
 class Client:
