@@ -3,7 +3,7 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <stdlib.h>
+#include <sys/mman.h>
 
 #include "lease/lock_order.h"
 
@@ -26,9 +26,11 @@ struct keys {
 
 int keys_new(struct keys **ret_keys)
 {
-    struct keys *keys = calloc(1, sizeof(*keys));
+    /* Shared: or else whenever the process forks, each page of it would be copied when it is next written, which is in
+     * the middle of a revocation. */
+    struct keys *keys = mmap(NULL, sizeof(*keys), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
-    if (!keys)
+    if (keys == MAP_FAILED)
         return -ENOMEM;
     for (uint32_t i = 0; i < BUCKETS; i++)
         keys->buckets[i] = NONE;
@@ -43,7 +45,7 @@ void keys_free(struct keys *keys)
     if (!keys)
         return;
     pthread_mutex_destroy(&keys->lock);
-    free(keys);
+    munmap(keys, sizeof(*keys));
 }
 
 /* The low byte of a key varies least usefully: devices count in the others. */
