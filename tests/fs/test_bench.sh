@@ -139,6 +139,8 @@ for leases, name in zip((False, True), sys.argv[3:]):
                if metric.startswith(("grant.", "revoke.")) == leases}
     if leases:
         of_this |= {f"latency.counted.4K.{p}": document["metrics"][f"latency.read.4K.{p}"] for p in ("p50", "p99")}
+        of_this |= {metric.replace("bandwidth.", "bandwidth.counted."): {"leasefs": subjects["leasefs"], "nfs": subjects["nfs"]}
+                    for metric, subjects in document["metrics"].items() if metric.startswith("bandwidth.")}
     json.dump(document | parts[leases] | {"metrics": of_this}, open(name, "w"))
 P
 python3 -B "$report" --strict "$dir/rdma" >"$dir/table" || fail "all targets are met, and --strict fails: $(cat "$dir/table")"
@@ -146,9 +148,13 @@ refused python3 -B "$report" --strict "$dir/lacking"
 ! grep -q 'instructions' "$dir/table" || fail "a clock that counts time is said to count instructions"
 python3 -B "$report" --strict --json "$dir/whole" --readme "$dir/readme" "$dir/bytes" "$dir/leases" >"$dir/table2" ||
     fail "all targets are met in two parts, and --strict fails: $(cat "$dir/table2")"
-diff <(grep '^|' "$dir/table" | grep -v latency) <(grep '^|' "$dir/table2" | grep -v latency) ||
+diff <(grep '^|' "$dir/table" | grep -v 'latency\|bandwidth') <(grep '^|' "$dir/table2" | grep -v 'latency\|bandwidth') ||
     fail "two parts give another table than one"
-# A read is compared with bare verbs by what was counted, if it was.
+# By what was counted, if it was, is a read compared with bare verbs, and bandwidth with NFS.
+grep -q '^| bandwidth.read.1M .* of verbs (>= 0.97: met); .* of nfs (>= 1: met) |$' "$dir/table" ||
+    fail "no target of bandwidth by time"
+grep -q '^| bandwidth.read.1M .* of verbs (>= 0.97: met) |$' "$dir/table2" || fail "bandwidth by time is judged twice, or not"
+grep -q '^| bandwidth.counted.read.1M .* of nfs (>= 1: met) |$' "$dir/table2" || fail "no target of counted bandwidth"
 grep -q '^| latency.counted.4K.p50 .* of verbs (<= 1.05: met) |$' "$dir/table2" || fail "no target for what was counted"
 ! grep -q '^| latency.read.4K.* of verbs' "$dir/table2" || fail "one target is judged twice"
 grep -q '^| latency.read.4K.p50 .* of nfs (<= 0.1: met) |$' "$dir/table2" || fail "the target by time is gone"

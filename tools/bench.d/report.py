@@ -186,7 +186,7 @@ def summary_of(document):
     lines = [f"{document['bench']}: kernel {document['kernel']}, {document['cpus']} CPUs, {document['started']}; "
              f"medians; {len(rows) - missed} of {len(rows)} targets met"]
     if document.get("clock") == "instructions":
-        lines.append("leases and latency.counted: on one CPU, by a clock that counts instructions; a us is 1000 of them")
+        lines.append("leases and what is counted: on one CPU, by a clock that counts instructions; a us is 1000 of them")
     if "only" in document:
         lines.append(f"only {' '.join(document['only'])} was to be measured")
     lines += [f"not measured: {what}: {reason}" for what, reason in document["skipped"].items()]
