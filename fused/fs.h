@@ -151,6 +151,7 @@ int fs_statx(struct fs *fs, uint64_t ino, struct stat *ret_attr, struct timespec
 #define FS_SET_MTIME_NOW  (1u << 8)
 #define FS_SET_TIMES_KEPT (1u << 10) /* by the caller, who says "now" in figures */
 #define FS_SET_KILL_PRIV  (1u << 9)  /* by someone who may not keep set-user-id */
+#define FS_SET_KILL_SGID  (1u << 11) /* nor set-group-id: FS_KILL_SGID */
 /* ret_fleeting: as in struct fs_entry; NULL: of no interest. */
 int fs_setattr(struct fs *fs, uint64_t ino, const struct stat *attr, unsigned what, struct lease_waiter *waiter,
                struct stat *ret_attr, bool *ret_fleeting);
@@ -198,19 +199,29 @@ void fs_close(struct fs *fs, uint64_t ino, int flags);
 int fs_read(struct fs *fs, uint64_t ino, uint64_t offset, size_t length, bool touch,
             int (*emit)(void *arg, const struct iovec *iov, int count, size_t bytes), void *arg);
 
-/* Bytes written, short when space ran out. `kill_priv`: the writer may not keep set-user-id. */
-int64_t fs_write(struct fs *fs, uint64_t ino, uint64_t offset, const void *bytes, size_t length, bool kill_priv,
+/* What who changes bytes may not leave on the file. Each includes the one before. */
+enum fs_kill {
+    FS_KILL_CAPABILITY, /* security.capability; for everybody */
+    FS_KILL_SUID,       /* set-user-id, and set-group-id where the group may execute; without CAP_FSETID */
+    FS_KILL_SGID, /* set-group-id in any case; nor a member of the file's group (Linux: setattr_should_drop_sgid()) */
+};
+
+/* Has the file a set-group-id bit that FS_KILL_SUID leaves to it? And whose. */
+bool fs_has_idle_sgid(struct fs *fs, uint64_t ino, gid_t *ret_group);
+
+/* Bytes written, short when space ran out. */
+int64_t fs_write(struct fs *fs, uint64_t ino, uint64_t offset, const void *bytes, size_t length, enum fs_kill kill,
                  struct lease_waiter *waiter);
 
 /* Every mode of fallocate(2); collapse and insert in whole blocks. Linux sends a FUSE filesystem allocate, punch and
  * zero only, and answers EOPNOTSUPP to the others by itself. */
-int fs_fallocate(struct fs *fs, uint64_t ino, int mode, uint64_t offset, uint64_t length, bool kill_priv,
+int fs_fallocate(struct fs *fs, uint64_t ino, int mode, uint64_t offset, uint64_t length, enum fs_kill kill,
                  struct lease_waiter *waiter);
 int64_t fs_seek(struct fs *fs, uint64_t ino, uint64_t offset, int whence); /* SEEK_DATA, SEEK_HOLE */
 
 /* copy_file_range: shares whole blocks where both offsets are congruent, copies the rest. Bytes done, at most
  * FS_CLONE_MAX, short at the source's end and when space ran out. */
 int64_t fs_copy(struct fs *fs, uint64_t src, uint64_t src_offset, uint64_t dst, uint64_t dst_offset, uint64_t length,
-                bool kill_priv, struct lease_waiter *waiter);
+                enum fs_kill kill, struct lease_waiter *waiter);
 
 #endif

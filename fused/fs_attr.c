@@ -55,19 +55,34 @@ void fs_accessed(struct fs *fs, uint64_t ino)
     inode_put(fs, inode);
 }
 
-/* As the kernel does for its own filesystems: the set-group-id bit of a file that its group cannot execute means
- * mandatory locking, and stays. */
-bool inode_kill_priv(struct fs_inode *inode, bool kill_suid)
+/* As the kernel does for its own filesystems: the set-group-id bit of a file that its group cannot execute (once that
+ * meant mandatory locking) stays if a member of the group changes it. */
+bool inode_kill_priv(struct fs_inode *inode, enum fs_kill kill)
 {
     mode_t before = inode->mode;
 
     xattr_kill_capability(inode);
-    if (!kill_suid || inode->type == S_IFDIR)
+    if (kill == FS_KILL_CAPABILITY || inode->type == S_IFDIR)
         return false;
     inode->mode &= ~(mode_t)S_ISUID;
-    if (inode->mode & S_IXGRP)
+    if (kill == FS_KILL_SGID || (inode->mode & S_IXGRP))
         inode->mode &= ~(mode_t)S_ISGID;
     return inode->mode != before;
+}
+
+bool fs_has_idle_sgid(struct fs *fs, uint64_t ino, gid_t *ret_group)
+{
+    struct fs_inode *inode = inode_get(fs, ino);
+    bool idle;
+
+    if (!inode)
+        return false;
+    inode_lock_shared(inode);
+    idle = inode->type != S_IFDIR && (inode->mode & (S_ISGID | S_IXGRP)) == S_ISGID;
+    *ret_group = inode->gid;
+    inode_unlock(inode);
+    inode_put(fs, inode);
+    return idle;
 }
 
 /* The kernel trusts the mode that it knows, and would run a file that was just written as set-user-id. Before the
@@ -209,7 +224,7 @@ static int set_size(struct fs *fs, struct fs_inode *inode, const struct stat *at
     err = inode_resize(fs, inode, (uint64_t)attr->st_size, waiter);
     if (err)
         return err;
-    inode_kill_priv(inode, false);
+    inode_kill_priv(inode, FS_KILL_CAPABILITY);
     inode_data_changed(inode);
     return 0;
 }
@@ -219,7 +234,7 @@ static void set_owner_and_mode(struct fs_inode *inode, const struct stat *attr, 
     if (what & (FS_SET_UID | FS_SET_GID)) {
         if (what & FS_SET_GID)
             inode->gid = attr->st_gid;
-        inode_kill_priv(inode, true);
+        inode_kill_priv(inode, what & FS_SET_KILL_SGID ? FS_KILL_SGID : FS_KILL_SUID);
     }
     if (what & FS_SET_MODE) {
         inode->mode = attr->st_mode & ~(mode_t)S_IFMT;
@@ -246,7 +261,7 @@ static void set_times(struct fs_inode *inode, const struct stat *attr, unsigned 
  * times to now, for which only one of them is too particular. */
 static int check_kept(const struct fs_inode *inode, unsigned what)
 {
-    unsigned allowed = FS_SET_KILL_PRIV | FS_SET_CTIME | FS_SET_TIMES_KEPT;
+    unsigned allowed = FS_SET_KILL_PRIV | FS_SET_KILL_SGID | FS_SET_CTIME | FS_SET_TIMES_KEPT;
     bool mtime_now = what & (what & FS_SET_TIMES_KEPT ? FS_SET_MTIME : FS_SET_MTIME_NOW);
 
     if (!inode_kept(inode))
@@ -278,7 +293,7 @@ int fs_setattr(struct fs *fs, uint64_t ino, const struct stat *attr, unsigned wh
             err = inode_set_owner(fs, inode, attr->st_uid);
         if (!err) {
             if (what & FS_SET_KILL_PRIV)
-                inode_kill_priv(inode, true);
+                inode_kill_priv(inode, what & FS_SET_KILL_SGID ? FS_KILL_SGID : FS_KILL_SUID);
             set_owner_and_mode(inode, attr, what);
             set_times(inode, attr, what);
             inode_stat(inode, ret_attr);

@@ -121,7 +121,7 @@ static int overwrite_shared(struct fs_inode *inode, uint64_t offset, const void 
 }
 
 static int64_t write_exclusive(struct fs *fs, struct fs_inode *inode, uint64_t offset, const void *bytes, size_t length,
-                               bool kill_priv, struct lease_waiter *waiter)
+                               enum fs_kill kill, struct lease_waiter *waiter)
 {
     bool killed = false;
     int64_t done;
@@ -131,7 +131,7 @@ static int64_t write_exclusive(struct fs *fs, struct fs_inode *inode, uint64_t o
     if (!done)
         done = file_data_write(inode->data, offset, bytes, length);
     if (done > 0) {
-        killed = inode_kill_priv(inode, kill_priv);
+        killed = inode_kill_priv(inode, kill);
         inode_data_changed(inode);
     }
     inode_unlock(inode);
@@ -140,24 +140,24 @@ static int64_t write_exclusive(struct fs *fs, struct fs_inode *inode, uint64_t o
 }
 
 static int64_t write_all(struct fs *fs, struct fs_inode *inode, uint64_t offset, const void *bytes, size_t length,
-                         bool kill_priv, struct lease_waiter *waiter)
+                         enum fs_kill kill, struct lease_waiter *waiter)
 {
     struct space_mark mark = space_mark(fs);
     int64_t done, more;
 
     do
-        done = write_exclusive(fs, inode, offset, bytes, length, kill_priv, waiter);
+        done = write_exclusive(fs, inode, offset, bytes, length, kill, waiter);
     while (space_again(fs, &mark, waiter, &done));
     /* What has been written stays so: from here on nobody waits, and no error counts. */
     while (done > 0 && (size_t)done < length && space_came(fs, &mark)) {
         more = write_exclusive(fs, inode, offset + (size_t)done, (const char *)bytes + done, length - (size_t)done,
-                               kill_priv, NULL);
+                               kill, NULL);
         done += more > 0 ? more : 0;
     }
     return done;
 }
 
-int64_t fs_write(struct fs *fs, uint64_t ino, uint64_t offset, const void *bytes, size_t length, bool kill_priv,
+int64_t fs_write(struct fs *fs, uint64_t ino, uint64_t offset, const void *bytes, size_t length, enum fs_kill kill,
                  struct lease_waiter *waiter)
 {
     struct fs_inode *inode;
@@ -171,7 +171,7 @@ int64_t fs_write(struct fs *fs, uint64_t ino, uint64_t offset, const void *bytes
     if (length > 0 && overwrite_shared(inode, offset, bytes, length) == 0)
         done = (int64_t)length;
     else if (length > 0)
-        done = write_all(fs, inode, offset, bytes, length, kill_priv, waiter);
+        done = write_all(fs, inode, offset, bytes, length, kill, waiter);
     inode_put(fs, inode);
     return done;
 }
@@ -277,7 +277,7 @@ static bool mode_known(int mode)
     }
 }
 
-int fs_fallocate(struct fs *fs, uint64_t ino, int mode, uint64_t offset, uint64_t length, bool kill_priv,
+int fs_fallocate(struct fs *fs, uint64_t ino, int mode, uint64_t offset, uint64_t length, enum fs_kill kill,
                  struct lease_waiter *waiter)
 {
     struct fs_inode *inode;
@@ -301,7 +301,7 @@ int fs_fallocate(struct fs *fs, uint64_t ino, int mode, uint64_t offset, uint64_
         inode_lock(inode);
         done = fallocate_locked(fs, inode, mode, offset, length, waiter);
         if (!done) {
-            killed = inode_kill_priv(inode, kill_priv);
+            killed = inode_kill_priv(inode, kill);
             inode_data_changed(inode);
         }
         inode_unlock(inode);
@@ -339,7 +339,7 @@ static int copy_doors(struct fs *fs, struct fs_inode *src, struct lease_range sr
 }
 
 static int64_t copy_locked(struct fs *fs, struct fs_inode *src, uint64_t src_offset, struct fs_inode *dst,
-                           uint64_t dst_offset, uint64_t length, bool kill_priv, struct lease_waiter *waiter,
+                           uint64_t dst_offset, uint64_t length, enum fs_kill kill, struct lease_waiter *waiter,
                            bool *ret_killed)
 {
     uint64_t src_size = file_data_size(src->data);
@@ -365,7 +365,7 @@ static int64_t copy_locked(struct fs *fs, struct fs_inode *src, uint64_t src_off
         return done;
     done = file_data_clone(src->data, src_offset, dst->data, dst_offset, length);
     if (done > 0) {
-        *ret_killed = inode_kill_priv(dst, kill_priv);
+        *ret_killed = inode_kill_priv(dst, kill);
         inode_data_changed(dst);
         inode_accessed(fs, src);
     }
@@ -373,7 +373,7 @@ static int64_t copy_locked(struct fs *fs, struct fs_inode *src, uint64_t src_off
 }
 
 int64_t fs_copy(struct fs *fs, uint64_t src_ino, uint64_t src_offset, uint64_t dst_ino, uint64_t dst_offset,
-                uint64_t length, bool kill_priv, struct lease_waiter *waiter)
+                uint64_t length, enum fs_kill kill, struct lease_waiter *waiter)
 {
     struct fs_inode *src, *dst;
     bool killed = false;
@@ -387,7 +387,7 @@ int64_t fs_copy(struct fs *fs, uint64_t src_ino, uint64_t src_offset, uint64_t d
         goto out_src;
     do {
         inode_lock_set(src, dst, NULL, NULL);
-        done = copy_locked(fs, src, src_offset, dst, dst_offset, length, kill_priv, waiter, &killed);
+        done = copy_locked(fs, src, src_offset, dst, dst_offset, length, kill, waiter, &killed);
         inode_unlock_set(src, dst, NULL, NULL);
     } while (space_again(fs, &mark, waiter, &done));
     tell_mode(fs, dst, killed);

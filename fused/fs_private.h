@@ -222,7 +222,7 @@ void cache_forget_bytes_later(struct fs *fs, uint64_t ino, struct lease_range ra
 void cache_forget_name(struct fs *fs, uint64_t dir, const char *name);
 
 /* exclusive: after a change of bytes. true: the mode has changed, tell_mode() once unlocked */
-bool inode_kill_priv(struct fs_inode *inode, bool kill_suid);
+bool inode_kill_priv(struct fs_inode *inode, enum fs_kill kill);
 void tell_mode(struct fs *fs, struct fs_inode *inode, bool changed);
 int inode_resize(struct fs *fs, struct fs_inode *inode, uint64_t size, struct lease_waiter *waiter); /* exclusive */
 

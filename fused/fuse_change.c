@@ -31,7 +31,7 @@ struct change {
     struct stat attr;
     unsigned flags;
     int mode;
-    bool kill_priv;
+    enum fs_kill kill;
     bool nonblock; /* the caller would rather have EAGAIN */
     bool whole;    /* Linux writes a page of its cache back, and would take a short write for all of it */
     bool fleeting; /* of attr */
@@ -161,6 +161,34 @@ static bool must_kill_priv(fuse_req_t req)
     return fuse_wire_kill_priv(fuse_req_ctx(req)->uid != 0);
 }
 
+/* Of the group itself, or by /proc. What cannot be found out is no. */
+static bool is_member(fuse_req_t req, gid_t group)
+{
+    int n = fuse_req_ctx(req)->gid == group ? 0 : fuse_req_getgroups(req, 0, NULL);
+    gid_t *groups = n > 0 ? calloc((size_t)n, sizeof(*groups)) : NULL;
+    bool found = n == 0 && fuse_req_ctx(req)->gid == group;
+
+    if (groups && fuse_req_getgroups(req, n, groups) == n)
+        for (int i = 0; i < n && !found; i++)
+            found = groups[i] == group;
+    free(groups);
+    return found;
+}
+
+static bool must_kill_sgid(fuse_req_t req, fuse_ino_t ino)
+{
+    gid_t group;
+
+    return fs_has_idle_sgid(fs_of(req), ino, &group) && !is_member(req, group);
+}
+
+static enum fs_kill what_to_kill(fuse_req_t req, fuse_ino_t ino)
+{
+    if (!must_kill_priv(req))
+        return FS_KILL_CAPABILITY;
+    return must_kill_sgid(req, ino) ? FS_KILL_SGID : FS_KILL_SUID;
+}
+
 /* ---- setattr ---- */
 
 static int64_t run_setattr(struct change *c, struct lease_waiter *waiter)
@@ -233,6 +261,9 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, s
         c.flags |= FS_SET_TIMES_KEPT;
     if (is_empty_chown(req, ino, what) || ((what & FS_SET_SIZE) && must_kill_priv(req)))
         c.flags |= FS_SET_KILL_PRIV;
+    if (fuse_req_ctx(req)->uid != 0 && (c.flags & (FS_SET_KILL_PRIV | FS_SET_UID | FS_SET_GID)) &&
+        must_kill_sgid(req, ino))
+        c.flags |= FS_SET_KILL_SGID;
 
     (void)fi;
     change_start(req, &c);
@@ -277,7 +308,7 @@ void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 
 static int64_t run_write(struct change *c, struct lease_waiter *waiter)
 {
-    return fs_write(fs_of(c->req), c->ino, c->offset, c->bytes, c->length, c->kill_priv, waiter);
+    return fs_write(fs_of(c->req), c->ino, c->offset, c->bytes, c->length, c->kill, waiter);
 }
 
 void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi)
@@ -290,7 +321,7 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
         .bytes = buf,
         .length = size,
         /* A page written back comes from nobody in particular, and after the writer lost the privilege. */
-        .kill_priv = !fi->writepage && must_kill_priv(req),
+        .kill = fi->writepage ? FS_KILL_CAPABILITY : what_to_kill(req, ino),
         .nonblock = !fi->writepage && (fi->flags & O_NONBLOCK),
         .whole = fi->writepage,
     };
@@ -300,7 +331,7 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
 
 static int64_t run_fallocate(struct change *c, struct lease_waiter *waiter)
 {
-    return fs_fallocate(fs_of(c->req), c->ino, c->mode, c->offset, c->length, c->kill_priv, waiter);
+    return fs_fallocate(fs_of(c->req), c->ino, c->mode, c->offset, c->length, c->kill, waiter);
 }
 
 void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *fi)
@@ -312,7 +343,7 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t 
         .mode = mode,
         .offset = (uint64_t)offset,
         .length = (uint64_t)length,
-        .kill_priv = must_kill_priv(req),
+        .kill = what_to_kill(req, ino),
     };
 
     (void)fi;
@@ -347,7 +378,7 @@ void change_fallocate(fuse_req_t req, uint64_t ino, int mode, uint64_t offset, u
         .mode = mode,
         .offset = offset,
         .length = length,
-        .kill_priv = must_kill_priv(req),
+        .kill = what_to_kill(req, ino),
     };
 
     change_start(req, &c);
@@ -355,7 +386,7 @@ void change_fallocate(fuse_req_t req, uint64_t ino, int mode, uint64_t offset, u
 
 static int64_t run_copy(struct change *c, struct lease_waiter *waiter)
 {
-    return fs_copy(fs_of(c->req), c->ino, c->offset, c->other_ino, c->other_offset, c->length, c->kill_priv, waiter);
+    return fs_copy(fs_of(c->req), c->ino, c->offset, c->other_ino, c->other_offset, c->length, c->kill, waiter);
 }
 
 void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct fuse_file_info *fi_in,
@@ -369,7 +400,7 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct 
         .other_ino = ino_out,
         .other_offset = (uint64_t)off_out,
         .length = len,
-        .kill_priv = must_kill_priv(req),
+        .kill = what_to_kill(req, ino_out),
     };
 
     (void)fi_in;
@@ -386,8 +417,7 @@ static int64_t run_clone(struct change *c, struct lease_waiter *waiter)
     int64_t done = 1;
 
     while (c->length > 0 && done > 0) {
-        done =
-            fs_copy(fs_of(c->req), c->ino, c->offset, c->other_ino, c->other_offset, c->length, c->kill_priv, waiter);
+        done = fs_copy(fs_of(c->req), c->ino, c->offset, c->other_ino, c->other_offset, c->length, c->kill, waiter);
         if (done > 0) {
             c->offset += (uint64_t)done;
             c->other_offset += (uint64_t)done;
@@ -413,7 +443,7 @@ void change_clone(fuse_req_t req, uint64_t source, uint64_t source_offset, uint6
         .other_ino = destination,
         .other_offset = destination_offset,
         .length = length,
-        .kill_priv = must_kill_priv(req),
+        .kill = what_to_kill(req, destination),
     };
 
     change_start(req, &c);

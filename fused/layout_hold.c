@@ -230,7 +230,7 @@ int layout_committed(void *arg, uint64_t ino, struct lease_range range, uint64_t
     if (!err && new_size != size)
         err = file_data_set_size(inode->data, new_size);
     if (!err) {
-        inode_kill_priv(inode, true);
+        inode_kill_priv(inode, FS_KILL_SUID);
         inode_data_changed(inode);
     }
     inode_unlock(inode);

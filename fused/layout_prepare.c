@@ -93,7 +93,7 @@ static int clone_locked(struct fs *fs, struct fs_inode *src, struct fs_inode *ds
     }
     *ret_old = dst->data;
     dst->data = data;
-    inode_kill_priv(dst, true);
+    inode_kill_priv(dst, FS_KILL_SUID);
     inode_data_changed(dst);
     return 0;
 }

@@ -24,7 +24,7 @@ class Sequence:
 
     def name(self): return self.rnd.choice(NAMES)
     def fd(self): return "$" + self.rnd.choice(HANDLES)
-    def mode(self): return self.rnd.choice("644 600 755 700 777 0 4755 2755 2775 1777 666 444".split())
+    def mode(self): return self.rnd.choice("644 600 755 700 777 0 4755 2755 2775 2744 6666 1777 666 444".split())
     def size(self): return self.rnd.choice([0, 1, 100, 4095, 4096, 4097, 8192, 20000, self.rnd.randrange(50000)])
     def data(self): return self.rnd.choice("xyzuvw") * self.rnd.choice([1, 10, 4096, 5000])
     def user(self): return self.rnd.choice(["", "", "", "as 1001 ", "as 1002 "])

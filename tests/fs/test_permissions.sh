@@ -39,6 +39,16 @@ expect 6777 "$(stat -c %a s)" "root may"
 # A change of the owner to what it is counts.
 python3 -c 'import os; os.chown("s", -1, -1)'
 expect 777 "$(stat -c %a s)" "chown(-1, -1)"
+# A set-group-id bit that does not mean execution stays for members of the group, by whichever of their groups.
+member() { setpriv --reuid 1002 --regid 1002 --groups 7,4242 "$@"; }
+for how in 'echo x >>s' 'truncate -s 1 s'; do
+    chown 0:4242 s
+    chmod 2767 s
+    member sh -c "$how"
+    expect 2767 "$(stat -c %a s)" "a member: $how"
+    as 1002 sh -c "$how"
+    expect 767 "$(stat -c %a s)" "no member: $how"
+done
 cd /
 unmount_fs
 
