@@ -24,7 +24,7 @@ PY
 for end in mapped unmapped exited killed; do
     for _ in 1 2 3; do
         coproc program { exec python3 "$dir/write.py" "$mnt/file" "$dir/copy" $end; }
-        pid=$program_PID
+        pid=$!
         jobs_started+=("$pid")
         read -rt 60 _ <&"${program[0]}" || [[ $end == killed ]] || fail "nothing was written"
         [[ $end != exited && $end != killed ]] || wait "$pid" || [[ $end == killed ]]
