@@ -240,6 +240,8 @@ class Commands:
         self.run(list(command))
         # mmap() in POSIX: the time of access may move at any time between mmap() and munmap(), or not at all.
         shown = "mc" if command[0] == "poke" else "amc"
+        if stat.S_ISFIFO(os.lstat(path).st_mode) and command[0] in ("get", "put", "append"):
+            shown = "" # of a pipe in a FUSE filesystem Linux does not keep them (S_NOCMTIME)
         return "".join(l for l, b, a in zip("amc", before, now()) if a > b and l in shown) or "-"
     def child(self, *command): return self.as_user(None, list(command))
 
