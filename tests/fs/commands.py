@@ -195,7 +195,10 @@ class Commands:
         value = os.getxattr(path, "system.posix_acl_" + kind)
         entries = [struct.unpack_from("<HHI", value, at) for at in range(4, len(value), 8)]
         return ",".join(f"{tag}:{'' if who == 0xffffffff else who}:{mode}" for tag, mode, who in entries)
-    def removeacl(self, path, kind): os.removexattr(path, "system.posix_acl_" + kind)
+    def removeacl(self, path, kind):
+        # What is no directory has none by default, and Linux does not ask a FUSE filesystem whether it is immutable.
+        if kind == "access" or stat.S_ISDIR(os.stat(path).st_mode):
+            os.removexattr(path, "system.posix_acl_" + kind)
     def setcap(self, path): # cap_chown=p
         os.setxattr(path, "security.capability", struct.pack("<5I", 0x02000000, 1, 0, 0, 0))
     def chattr(self, path, how):
