@@ -52,24 +52,24 @@ int fs_open(struct fs *fs, uint64_t ino, int flags, bool *ret_direct)
     return err;
 }
 
-void fs_created(struct fs *fs, uint64_t ino, int flags)
+static void count_writers(struct fs *fs, uint64_t ino, int by)
 {
     struct fs_inode *inode = inode_get(fs, ino);
 
     if (!inode)
         return;
-    inode->writers += may_write(flags);
+    inode->writers += (size_t)by;
     inode_put(fs, inode);
+}
+
+void fs_created(struct fs *fs, uint64_t ino, int flags)
+{
+    count_writers(fs, ino, may_write(flags));
 }
 
 void fs_close(struct fs *fs, uint64_t ino, int flags)
 {
-    struct fs_inode *inode = inode_get(fs, ino);
-
-    if (!inode)
-        return;
-    inode->writers -= may_write(flags);
-    inode_put(fs, inode);
+    count_writers(fs, ino, -may_write(flags));
 }
 
 int fs_read(struct fs *fs, uint64_t ino, uint64_t offset, size_t length, bool touch,

@@ -164,9 +164,9 @@ static bool must_kill_priv(fuse_req_t req)
 /* Of the group itself, or by /proc. What cannot be found out is no. */
 static bool is_member(fuse_req_t req, gid_t group)
 {
-    int n = fuse_req_ctx(req)->gid == group ? 0 : fuse_req_getgroups(req, 0, NULL);
+    bool found = fuse_req_ctx(req)->gid == group;
+    int n = found ? 0 : fuse_req_getgroups(req, 0, NULL);
     gid_t *groups = n > 0 ? calloc((size_t)n, sizeof(*groups)) : NULL;
-    bool found = n == 0 && fuse_req_ctx(req)->gid == group;
 
     if (groups && fuse_req_getgroups(req, n, groups) == n)
         for (int i = 0; i < n && !found; i++)

@@ -103,7 +103,7 @@ keeps 0 --read
 exec 3>&-
 keeps_in_the_end
 rm pages
-(umask 0 && exec 3<>pages && random_file again 65536 && cat again >&3 && keeps 0 --read) # as it was made
+(exec 3<>pages && random_file again 65536 && cat again >&3 && keeps 0 --read) # as it was made
 keeps_in_the_end
 
 cd /
