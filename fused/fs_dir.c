@@ -18,6 +18,7 @@
 #endif
 
 #define DIR_MIN_BUCKETS  8u
+#define DIR_SPARSE       8u /* buckets for each entry: too many */
 #define DIR_FIRST_COOKIE 3u /* 1 and 2 are "." and ".." */
 
 RB_HEAD(cookie_tree, fs_dirent);
@@ -122,17 +123,17 @@ int dirent_new(const char *name, struct fs_dirent **ret_dirent)
     return 0;
 }
 
-/* A table that cannot grow only gets slower. */
-static void dir_grow(struct fs_dir *dir)
+/* A table that cannot grow only gets slower, one that cannot shrink keeps its memory. */
+static void dir_resize(struct fs_dir *dir, size_t n_buckets)
 {
     size_t n_old = dir->n_buckets;
     struct fs_dirent **old = dir->buckets;
-    struct fs_dirent **buckets = calloc(n_old * 2, sizeof(*buckets));
+    struct fs_dirent **buckets = calloc(n_buckets, sizeof(*buckets));
 
     if (!buckets)
         return;
     dir->buckets = buckets;
-    dir->n_buckets = n_old * 2;
+    dir->n_buckets = n_buckets;
     for (size_t i = 0; i < n_old; i++) {
         struct fs_dirent *next;
 
@@ -153,7 +154,7 @@ void dir_insert(const struct fs *fs, struct fs_inode *dir_inode, struct fs_diren
     struct fs_dirent **bucket;
 
     if (dir->n_entries >= dir->n_buckets)
-        dir_grow(dir);
+        dir_resize(dir, dir->n_buckets * 2);
     dirent->hash = hash_name(fs, dirent->name, dirent->name_length);
     dirent->cookie = dir->next_cookie++;
     dirent->dir = dir_inode;
@@ -176,8 +177,9 @@ void dir_remove(struct fs_inode *dir_inode, struct fs_dirent *dirent)
     *p = dirent->hash_next;
     RB_REMOVE(cookie_tree, &dir->tree, dirent);
     LIST_REMOVE(dirent, same_inode);
-    dir->n_entries--;
     free(dirent);
+    if (--dir->n_entries < dir->n_buckets / DIR_SPARSE && dir->n_buckets > DIR_MIN_BUCKETS)
+        dir_resize(dir, dir->n_buckets / 2);
 }
 
 void dirent_set_inode(struct fs_dirent *dirent, struct fs_inode *inode)

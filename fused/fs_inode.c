@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include <errno.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -9,7 +10,9 @@
 #include "lease/lock_order.h"
 
 #define SHARD_MIN_BUCKETS 64u
-#define MANY_BLOCKS       4096u /* giving them back takes as long as waking a thread */
+#define SPARSE            8u     /* buckets for each inode: too many */
+#define MANY_BLOCKS       4096u  /* giving them back takes as long as waking a thread */
+#define MANY_INODES       16384u /* 8 MiB of memory: worth going through all of it */
 
 static struct fs_shard *shard_of(struct fs *fs, uint64_t ino)
 {
@@ -41,17 +44,17 @@ int shards_init(struct fs *fs)
     return 0;
 }
 
-/* A table that cannot grow only gets slower. */
-static void shard_grow_locked(struct fs_shard *shard)
+/* A table that cannot grow only gets slower, one that cannot shrink keeps its memory. */
+static void shard_resize_locked(struct fs_shard *shard, size_t n_buckets)
 {
     size_t n_old = shard->n_buckets;
     struct fs_inode **old = shard->buckets;
-    struct fs_inode **buckets = calloc(n_old * 2, sizeof(*buckets));
+    struct fs_inode **buckets = calloc(n_buckets, sizeof(*buckets));
 
     if (!buckets)
         return;
     shard->buckets = buckets;
-    shard->n_buckets = n_old * 2;
+    shard->n_buckets = n_buckets;
     for (size_t i = 0; i < n_old; i++) {
         struct fs_inode *next;
 
@@ -118,6 +121,20 @@ static void inode_free(struct fs *fs, struct fs_inode *inode)
     pthread_rwlock_destroy(&inode->lock);
     free(inode);
     atomic_fetch_sub(&fs->n_inodes, 1);
+}
+
+/* malloc() keeps what is freed in small pieces, for ever if nobody asks. To give it to the system takes it a walk
+ * through all of it, so that is done when as many inodes have gone as are left. */
+static void give_memory_back(struct fs *fs)
+{
+    size_t gone = atomic_fetch_add(&fs->n_gone, 1) + 1;
+
+    if (gone < MANY_INODES || gone < atomic_load(&fs->n_inodes))
+        return;
+    if (!atomic_compare_exchange_strong(&fs->n_gone, &gone, 0)) /* another has just gone, and counts on */
+        return;
+    turn_pass();
+    malloc_trim(0);
 }
 
 static int file_new(struct fs *fs, struct fs_inode *inode)
@@ -242,7 +259,7 @@ void inode_publish(struct fs *fs, struct fs_inode *inode)
 
     pthread_mutex_lock(&shard->lock);
     if (++shard->n_inodes > shard->n_buckets)
-        shard_grow_locked(shard);
+        shard_resize_locked(shard, shard->n_buckets * 2);
     bucket = bucket_of(shard, inode->ino);
     inode->shard_next = *bucket;
     *bucket = inode;
@@ -316,12 +333,14 @@ void inode_put(struct fs *fs, struct fs_inode *inode)
     for (struct fs_inode **p = bucket_of(shard, inode->ino); *p; p = &(*p)->shard_next) {
         if (*p == inode) {
             *p = inode->shard_next;
-            shard->n_inodes--;
+            if (--shard->n_inodes < shard->n_buckets / SPARSE && shard->n_buckets > SHARD_MIN_BUCKETS)
+                shard_resize_locked(shard, shard->n_buckets / 2);
             break;
         }
     }
     pthread_mutex_unlock(&shard->lock);
     inode_free(fs, inode);
+    give_memory_back(fs);
 }
 
 void inode_add_lookup(struct fs *fs, struct fs_inode *inode)

@@ -130,7 +130,7 @@ struct fs {
 
     pthread_rwlock_t rename_lock;
     atomic_uint_fast64_t next_ino;
-    atomic_size_t n_inodes;
+    atomic_size_t n_inodes, n_gone; /* that there are; freed since memory was given back */
     size_t max_inodes;
     atomic_uint_fast64_t quarantined_bytes;
     struct fs_space space;
