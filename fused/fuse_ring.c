@@ -12,51 +12,33 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <sys/queue.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "fused/awake.h"
-#include "fused/bulk_copy.h"
-#include "fused/fuse_ring_protocol.h"
+#include "fused/fuse_ring_entry.h"
 #include "lease/lock_order.h"
 
 #define QUEUE_THREADS      4u  /* so many requests of one processor may work long or wait for locks side by side */
 #define MANY_PROCESSORS    16u /* from there on fewer: */
 #define FEW_QUEUE_THREADS  2u
-#define SUBMISSION_ENTRIES 16u /* answers sent with one call; more take more calls */
-#define HEADER_ROOM        4096u
+#define SUBMISSION_ENTRIES 16u                 /* answers sent with one call; more take more calls */
 #define FIRST_KNOCK        (UINT64_C(1) << 62) /* requests of programs have small numbers */
-#define KEPT_PAYLOAD       4096u               /* of an entry whose request waits, or that is rarely used */
 #define RARELY             16u                 /* so many requests of the thread lie between two uses */
-
-/* One mapping: the header at its start, the payload at HEADER_ROOM. Before the payload is room to put the request's
- * parts together. */
-struct entry {
-    SLIST_ENTRY(entry) next;
-    STAILQ_ENTRY(entry) mail;
-    uint16_t queue;
-    struct ring_header *header;
-    char *payload;
-    struct iovec parts[2];   /* both, for Linux to read while it registers the entry */
-    _Atomic uint64_t unique; /* of the request that waits for its answer; 0: none does */
-    bool answered;           /* while it is served */
-    uint64_t used;           /* when: the thread's `served` */
-};
 
 struct ring_thread {
     struct fuse_ring *ring;
     unsigned number;
     pthread_t thread;
     struct io_uring uring;
-    int err;                       /* why it has none */
-    unsigned available;            /* entries that Linux has */
-    uint64_t served;               /* requests */
-    int bell;                      /* eventfd: there is mail, or stop */
-    pthread_mutex_t lock;          /* guards the rest */
-    SLIST_HEAD(, entry) entries;   /* all */
-    STAILQ_HEAD(mail, entry) mail; /* answered by other threads */
+    int err;                            /* why it has none */
+    unsigned available;                 /* entries that Linux has */
+    uint64_t served;                    /* requests */
+    int bell;                           /* eventfd: there is mail, or stop */
+    pthread_mutex_t lock;               /* guards the rest */
+    SLIST_HEAD(, ring_entry) entries;   /* all */
+    STAILQ_HEAD(mail, ring_entry) mail; /* answered by other threads */
 };
 
 enum state { PREPARED, OPEN, STOPPING };
@@ -76,33 +58,9 @@ struct fuse_ring {
     struct ring_thread threads[];
 };
 
-static _Thread_local struct entry *serving;
+static _Thread_local struct ring_entry *serving;
 
 /* ---- entries ---- */
-
-static struct entry *entry_new(struct ring_thread *thread, unsigned queue)
-{
-    size_t room = thread->ring->payload_room;
-    struct entry *entry = calloc(1, sizeof(*entry));
-    char *memory;
-
-    if (!entry)
-        return NULL;
-    memory = mmap(NULL, HEADER_ROOM + room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) {
-        free(entry);
-        return NULL;
-    }
-    entry->queue = (uint16_t)queue;
-    entry->header = (struct ring_header *)memory;
-    entry->payload = memory + HEADER_ROOM;
-    entry->parts[0] = (struct iovec){entry->header, sizeof(*entry->header)};
-    entry->parts[1] = (struct iovec){entry->payload, room};
-    pthread_mutex_lock(&thread->lock);
-    SLIST_INSERT_HEAD(&thread->entries, entry, next);
-    pthread_mutex_unlock(&thread->lock);
-    return entry;
-}
 
 static struct io_uring_sqe *next_submission(struct ring_thread *thread)
 {
@@ -116,7 +74,7 @@ static struct io_uring_sqe *next_submission(struct ring_thread *thread)
 }
 
 /* With the next submission Linux gets the entry: as a new one, or with an answer. */
-static void give(struct ring_thread *thread, struct entry *entry, enum ring_command_code what)
+static void give(struct ring_thread *thread, struct ring_entry *entry, enum ring_command_code what)
 {
     struct io_uring_sqe *sqe = next_submission(thread);
     struct ring_command command = {.queue = entry->queue};
@@ -140,32 +98,17 @@ static void give(struct ring_thread *thread, struct entry *entry, enum ring_comm
 
 static void add_entry(struct ring_thread *thread, unsigned queue)
 {
-    struct entry *entry = entry_new(thread, queue);
+    struct ring_entry *entry = ring_entry_new(thread->ring->payload_room, (uint16_t)queue);
 
-    if (entry)
-        give(thread, entry, REGISTER);
+    if (!entry)
+        return;
+    pthread_mutex_lock(&thread->lock);
+    SLIST_INSERT_HEAD(&thread->entries, entry, next);
+    pthread_mutex_unlock(&thread->lock);
+    give(thread, entry, REGISTER);
 }
 
 /* ---- answers ---- */
-
-static void put_answer(struct fuse_ring *ring, struct entry *entry, const struct iovec *iov, int count)
-{
-    struct fuse_out_header *out = (struct fuse_out_header *)entry->header->in_out;
-    size_t size = 0;
-
-    memcpy(out, iov[0].iov_base, sizeof(*out));
-    for (int i = 1; i < count; i++) {
-        if (iov[i].iov_len > ring->payload_room - size) {
-            out->error = -EIO;
-            size = 0;
-            break;
-        }
-        if (iov[i].iov_len > 0)
-            bulk_copy_out(entry->payload + size, iov[i].iov_base, iov[i].iov_len);
-        size += iov[i].iov_len;
-    }
-    entry->header->entry.payload_size = (uint32_t)size;
-}
 
 static void ring_bell(struct ring_thread *thread)
 {
@@ -177,14 +120,14 @@ static void ring_bell(struct ring_thread *thread)
 /* Of a request that waits. */
 static bool answer_by_mail(struct ring_thread *thread, uint64_t unique, const struct iovec *iov, int count)
 {
-    struct entry *entry;
+    struct ring_entry *entry;
 
     pthread_mutex_lock(&thread->lock);
     entry = SLIST_FIRST(&thread->entries);
     while (entry && atomic_load_explicit(&entry->unique, memory_order_relaxed) != unique)
         entry = SLIST_NEXT(entry, next);
     if (entry) {
-        put_answer(thread->ring, entry, iov, count);
+        ring_entry_answer(entry, iov, count);
         atomic_store_explicit(&entry->unique, 0, memory_order_relaxed);
         STAILQ_INSERT_TAIL(&thread->mail, entry, mail);
     }
@@ -197,12 +140,12 @@ static bool answer_by_mail(struct ring_thread *thread, uint64_t unique, const st
 bool fuse_ring_reply(struct fuse_ring *ring, const struct iovec *iov, int count)
 {
     uint64_t unique = ((const struct fuse_out_header *)iov[0].iov_base)->unique;
-    struct entry *entry = serving;
+    struct ring_entry *entry = serving;
 
     if (unique == 0) /* a notification */
         return false;
     if (entry && atomic_load_explicit(&entry->unique, memory_order_relaxed) == unique) {
-        put_answer(ring, entry, iov, count);
+        ring_entry_answer(entry, iov, count);
         atomic_store_explicit(&entry->unique, 0, memory_order_relaxed);
         entry->answered = true;
         return true;
@@ -215,43 +158,18 @@ bool fuse_ring_reply(struct fuse_ring *ring, const struct iovec *iov, int count)
 
 /* ---- a thread ---- */
 
-/* NULL: no request. */
-static char *put_together(struct fuse_ring *ring, struct entry *entry, size_t *ret_size)
-{
-    const struct ring_header *header = entry->header;
-    const struct fuse_in_header *in = (const struct fuse_in_header *)header->in_out;
-    size_t payload = header->entry.payload_size, fixed;
-    char *request;
-
-    if (payload > ring->payload_room || in->len < sizeof(*in) + payload)
-        return NULL;
-    fixed = in->len - sizeof(*in) - payload;
-    if (fixed > sizeof(header->op_in))
-        return NULL;
-    request = entry->payload - fixed - sizeof(*in);
-    memcpy(request, in, sizeof(*in));
-    memcpy(request + sizeof(*in), header->op_in, fixed);
-    *ret_size = in->len;
-    return request;
-}
-
-static void forget_payload(const struct fuse_ring *ring, struct entry *entry)
-{
-    madvise(entry->payload + KEPT_PAYLOAD, ring->payload_room - KEPT_PAYLOAD, MADV_DONTNEED);
-}
-
 /* The request waits, perhaps for long, and others may come to do so: what it has brought was copied. */
-static void keep_little(struct ring_thread *thread, struct entry *entry)
+static void keep_little(struct ring_thread *thread, struct ring_entry *entry)
 {
     pthread_mutex_lock(&thread->lock);
     if (atomic_load_explicit(&entry->unique, memory_order_relaxed)) /* its answer is not there yet */
-        forget_payload(thread->ring, entry);
+        ring_entry_shrink(entry);
     pthread_mutex_unlock(&thread->lock);
 }
 
 /* Linux takes the entry that was used last. Where many requests wait, or did, there are as many entries, and most are
  * used only when all of them go on at once: these do not keep what a request has brought. */
-static bool is_rarely_used(struct ring_thread *thread, struct entry *entry)
+static bool is_rarely_used(struct ring_thread *thread, struct ring_entry *entry)
 {
     bool rarely = thread->served - entry->used > RARELY;
 
@@ -285,16 +203,16 @@ static void knock(struct ring_thread *thread, uint64_t file)
         ask_for_nothing(ring, atomic_load_explicit(&ring->known, memory_order_relaxed));
 }
 
-static void answer_here(struct ring_thread *thread, struct entry *entry, uint64_t unique, int error)
+static void answer_here(struct ring_thread *thread, struct ring_entry *entry, uint64_t unique, int error)
 {
     struct fuse_out_header out = {.len = sizeof(out), .unique = unique, .error = error};
 
-    put_answer(thread->ring, entry, &(struct iovec){&out, sizeof(out)}, 1);
+    ring_entry_answer(entry, &(struct iovec){&out, sizeof(out)}, 1);
     give(thread, entry, COMMIT_AND_FETCH);
 }
 
 /* From what was answered: who comes to wait without a file of his own (unlink, rename) has looked one up. */
-static void note_file(struct fuse_ring *ring, const struct entry *entry, const struct fuse_in_header *in)
+static void note_file(struct fuse_ring *ring, const struct ring_entry *entry, const struct fuse_in_header *in)
 {
     const struct fuse_out_header *out = (const struct fuse_out_header *)entry->header->in_out;
     const struct fuse_entry_out *found = (const struct fuse_entry_out *)entry->payload;
@@ -317,13 +235,13 @@ static void note_file(struct fuse_ring *ring, const struct entry *entry, const s
         atomic_store_explicit(&ring->known, file, memory_order_relaxed);
 }
 
-static void serve(struct ring_thread *thread, struct entry *entry)
+static void serve(struct ring_thread *thread, struct ring_entry *entry)
 {
     struct fuse_ring *ring = thread->ring;
     struct fuse_in_header in = *(const struct fuse_in_header *)entry->header->in_out; /* the answer goes there, too */
-    bool forget = is_rarely_used(thread, entry) && entry->header->entry.payload_size > KEPT_PAYLOAD;
+    bool forget = is_rarely_used(thread, entry) && entry->header->entry.payload_size > RING_ENTRY_KEPT;
     size_t size;
-    char *request = put_together(ring, entry, &size);
+    char *request = ring_entry_request(entry, &size);
 
     if (!request || in.opcode == FUSE_NOTIFY_REPLY) { /* nonsense, or our knock */
         answer_here(thread, entry, in.unique, request ? 0 : -EIO);
@@ -337,8 +255,8 @@ static void serve(struct ring_thread *thread, struct entry *entry)
     serving = NULL;
     if (entry->answered) {
         note_file(ring, entry, &in);
-        if (forget && entry->header->entry.payload_size <= KEPT_PAYLOAD)
-            forget_payload(ring, entry);
+        if (forget && entry->header->entry.payload_size <= RING_ENTRY_KEPT)
+            ring_entry_shrink(entry);
         give(thread, entry, COMMIT_AND_FETCH);
         return;
     }
@@ -361,7 +279,7 @@ static void listen_for_bell(struct ring_thread *thread)
 static void take_mail(struct ring_thread *thread)
 {
     struct mail mail = STAILQ_HEAD_INITIALIZER(mail);
-    struct entry *entry;
+    struct ring_entry *entry;
     uint64_t n;
 
     (void)!read(thread->bell, &n, sizeof(n));
@@ -377,7 +295,7 @@ static void take_mail(struct ring_thread *thread)
 
 static void take(struct ring_thread *thread, struct io_uring_cqe *cqe)
 {
-    struct entry *entry = io_uring_cqe_get_data(cqe);
+    struct ring_entry *entry = io_uring_cqe_get_data(cqe);
     int result = cqe->res;
 
     io_uring_cqe_seen(&thread->uring, cqe);
@@ -581,12 +499,11 @@ void fuse_ring_stop(struct fuse_ring *ring)
 
 static void free_thread(struct ring_thread *thread)
 {
-    struct entry *entry;
+    struct ring_entry *entry;
 
     while ((entry = SLIST_FIRST(&thread->entries))) {
         SLIST_REMOVE_HEAD(&thread->entries, next);
-        munmap(entry->header, HEADER_ROOM + thread->ring->payload_room);
-        free(entry);
+        ring_entry_free(entry);
     }
     close(thread->bell);
     pthread_mutex_destroy(&thread->lock);
