@@ -122,15 +122,20 @@ int fs_rename(struct fs *fs, uint64_t parent, const char *name, uint64_t new_par
 /* At most `size` bytes with the terminating 0. Moves the link's time of access. */
 int fs_readlink(struct fs *fs, uint64_t ino, char *buffer, size_t size);
 
-/* Directory entries with a cookie greater than `cookie` (0: from the start), ".", ".." first, at most `max`.
- * A cookie belongs to an entry for its life, so no entry that stays is met twice or missed. Returns their number.
+/* Directory entries with a cookie greater than `cookie` (0: from the start) and less than `end`, ".", ".." first, at
+ * most `max`. A cookie belongs to an entry for its life, also when it gets another free name in the same directory, so
+ * no entry that stays is met twice or missed. Returns their number.
  * `with_attr`: attributes too, and one lookup count each, but for "." and "..". */
 struct fs_dir_entry {
     uint64_t cookie;
     struct fs_entry entry; /* without with_attr: ino and the type bits of attr.st_mode */
     char name[FS_NAME_MAX + 1];
 };
-int fs_readdir(struct fs *fs, uint64_t ino, uint64_t cookie, bool with_attr, struct fs_dir_entry *entries, size_t max);
+int fs_readdir(struct fs *fs, uint64_t ino, uint64_t cookie, uint64_t end, bool with_attr, struct fs_dir_entry *entries,
+               size_t max);
+
+/* *ret_end: greater than the cookies of the entries that are there now, and no greater than those of any to come. */
+int fs_readdir_end(struct fs *fs, uint64_t ino, uint64_t *ret_end);
 
 /* ---- attributes (fs_attr.c) ---- */
 

@@ -94,6 +94,11 @@ struct fs_dirent *dir_find(const struct fs *fs, const struct fs_inode *inode, co
     return NULL;
 }
 
+uint64_t dir_end(const struct fs_dir *dir)
+{
+    return dir->next_cookie;
+}
+
 struct fs_dirent *dir_after(const struct fs_dir *dir, uint64_t cookie)
 {
     struct fs_dirent key = {.cookie = cookie + 1};
@@ -148,7 +153,8 @@ static void dir_resize(struct fs_dir *dir, size_t n_buckets)
     free(old);
 }
 
-void dir_insert(const struct fs *fs, struct fs_inode *dir_inode, struct fs_dirent *dirent, struct fs_inode *inode)
+static void insert_at(const struct fs *fs, struct fs_inode *dir_inode, uint64_t cookie, struct fs_dirent *dirent,
+                      struct fs_inode *inode)
 {
     struct fs_dir *dir = dir_inode->dir;
     struct fs_dirent **bucket;
@@ -156,7 +162,7 @@ void dir_insert(const struct fs *fs, struct fs_inode *dir_inode, struct fs_diren
     if (dir->n_entries >= dir->n_buckets)
         dir_resize(dir, dir->n_buckets * 2);
     dirent->hash = hash_name(fs, dirent->name, dirent->name_length);
-    dirent->cookie = dir->next_cookie++;
+    dirent->cookie = cookie;
     dirent->dir = dir_inode;
     dirent->inode = inode;
     bucket = &dir->buckets[dirent->hash & (dir->n_buckets - 1)];
@@ -165,6 +171,11 @@ void dir_insert(const struct fs *fs, struct fs_inode *dir_inode, struct fs_diren
     RB_INSERT(cookie_tree, &dir->tree, dirent);
     LIST_INSERT_HEAD(&inode->names, dirent, same_inode);
     dir->n_entries++;
+}
+
+void dir_insert(const struct fs *fs, struct fs_inode *dir_inode, struct fs_dirent *dirent, struct fs_inode *inode)
+{
+    insert_at(fs, dir_inode, dir_inode->dir->next_cookie++, dirent, inode);
 }
 
 void dir_remove(struct fs_inode *dir_inode, struct fs_dirent *dirent)
@@ -180,6 +191,15 @@ void dir_remove(struct fs_inode *dir_inode, struct fs_dirent *dirent)
     free(dirent);
     if (--dir->n_entries < dir->n_buckets / DIR_SPARSE && dir->n_buckets > DIR_MIN_BUCKETS)
         dir_resize(dir, dir->n_buckets / 2);
+}
+
+void dir_insert_instead(const struct fs *fs, struct fs_inode *dir_inode, struct fs_dirent *old,
+                        struct fs_dirent *dirent, struct fs_inode *inode)
+{
+    uint64_t cookie = old->cookie;
+
+    dir_remove(dir_inode, old);
+    insert_at(fs, dir_inode, cookie, dirent, inode);
 }
 
 void dirent_set_inode(struct fs_dirent *dirent, struct fs_inode *inode)

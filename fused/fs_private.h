@@ -198,11 +198,15 @@ int dir_new(struct fs_dir **ret_dir);
 void dir_free(struct fs_dir *dir); /* must be empty but for fs_free() */
 bool dir_empty(const struct fs_dir *dir);
 struct fs_dirent *dir_find(const struct fs *fs, const struct fs_inode *dir, const char *name);
+uint64_t dir_end(const struct fs_dir *dir);                             /* the cookie that comes next */
 struct fs_dirent *dir_after(const struct fs_dir *dir, uint64_t cookie); /* first with a greater cookie */
 int dirent_new(const char *name, struct fs_dirent **ret_dirent);        /* -ENAMETOOLONG, -ENOENT (empty), -ENOMEM */
 /* Both inodes locked. Neither fails nor touches link counts and times. */
 void dir_insert(const struct fs *fs, struct fs_inode *dir, struct fs_dirent *dirent, struct fs_inode *inode);
 void dir_remove(struct fs_inode *dir, struct fs_dirent *dirent); /* frees it */
+/* In place of `old`, which it removes: with its cookie. */
+void dir_insert_instead(const struct fs *fs, struct fs_inode *dir, struct fs_dirent *old, struct fs_dirent *dirent,
+                        struct fs_inode *inode);
 void dirent_set_inode(struct fs_dirent *dirent, struct fs_inode *inode);
 
 /* ---- fs_attr.c ---- */

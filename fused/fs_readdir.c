@@ -16,8 +16,8 @@ static void fill_bare(struct fs_dir_entry *entry, uint64_t cookie, uint64_t ino,
 
 /* Lists under the directory's lock. The inodes' attributes are read after it is given back, for which each entry's
  * inode is referenced (`inodes` not NULL). */
-static size_t list_names(struct fs_inode *dir, uint64_t cookie, struct fs_dir_entry *entries, struct fs_inode **inodes,
-                         size_t max)
+static size_t list_names(struct fs_inode *dir, uint64_t cookie, uint64_t end, struct fs_dir_entry *entries,
+                         struct fs_inode **inodes, size_t max)
 {
     size_t n = 0;
 
@@ -31,7 +31,7 @@ static size_t list_names(struct fs_inode *dir, uint64_t cookie, struct fs_dir_en
     while (n < max) {
         struct fs_dirent *dirent = dir_after(dir->dir, cookie);
 
-        if (!dirent)
+        if (!dirent || dirent->cookie >= end)
             break;
         cookie = dirent->cookie;
         if (inodes) {
@@ -44,7 +44,8 @@ static size_t list_names(struct fs_inode *dir, uint64_t cookie, struct fs_dir_en
     return n;
 }
 
-int fs_readdir(struct fs *fs, uint64_t ino, uint64_t cookie, bool with_attr, struct fs_dir_entry *entries, size_t max)
+int fs_readdir(struct fs *fs, uint64_t ino, uint64_t cookie, uint64_t end, bool with_attr, struct fs_dir_entry *entries,
+               size_t max)
 {
     struct fs_inode **inodes = NULL;
     struct fs_inode *dir;
@@ -60,7 +61,7 @@ int fs_readdir(struct fs *fs, uint64_t ino, uint64_t cookie, bool with_attr, str
             return -ENOMEM;
         }
     }
-    n = list_names(dir, cookie, entries, inodes, max);
+    n = list_names(dir, cookie, end, entries, inodes, max);
     for (size_t i = 0; inodes && i < n; i++) {
         if (!inodes[i])
             continue;
@@ -71,4 +72,18 @@ int fs_readdir(struct fs *fs, uint64_t ino, uint64_t cookie, bool with_attr, str
     free(inodes);
     inode_put(fs, dir);
     return (int)n;
+}
+
+int fs_readdir_end(struct fs *fs, uint64_t ino, uint64_t *ret_end)
+{
+    struct fs_inode *dir;
+    int err = inode_get_type(fs, ino, S_IFDIR, &dir);
+
+    if (err)
+        return err;
+    inode_lock_shared(dir);
+    *ret_end = dir_end(dir->dir);
+    inode_unlock(dir);
+    inode_put(fs, dir);
+    return 0;
 }

@@ -176,10 +176,15 @@ static int rename_over(struct fs *fs, struct rename *r, struct lease_waiter *wai
     return 0;
 }
 
+/* In the same directory it stays at its place: who is reading the directory meets it once. */
 static void rename_to_free_name(struct fs *fs, struct rename *r)
 {
-    give_up_old_name(fs, r);
-    dir_insert(fs, r->new_dir, r->spare, r->src);
+    if (!crosses(r) && !r->whiteout) {
+        dir_insert_instead(fs, r->new_dir, r->src_entry, r->spare, r->src);
+    } else {
+        give_up_old_name(fs, r);
+        dir_insert(fs, r->new_dir, r->spare, r->src);
+    }
     r->spare = NULL;
     if (crosses(r))
         moved_dir(r->src, r->old_dir, r->new_dir);

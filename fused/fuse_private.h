@@ -6,6 +6,8 @@
 
 #define FUSE_USE_VERSION 312
 #include <fuse_lowlevel.h>
+#include <pthread.h>
+#include <sys/queue.h>
 
 #include "fused/fs.h"
 #include "fused/fuse_server.h"
@@ -31,6 +33,10 @@ struct fuse_server {
     unsigned max_threads, max_readers;
     bool looping;
     pthread_t loop;
+    struct {
+        pthread_mutex_t lock; /* guards the rest */
+        LIST_HEAD(, open_dir) list;
+    } open_dirs;
 };
 
 static inline struct fuse_server *server_of(fuse_req_t req)
@@ -91,7 +97,12 @@ void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const cha
 void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const char *new_name);
 void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name);
 void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi);
+
+/* fuse_listing.c */
+void open_dirs_init(struct fuse_server *server);
+void open_dirs_free(struct fuse_server *server);
 void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
 void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
 

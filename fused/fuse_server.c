@@ -84,6 +84,7 @@ static const struct fuse_lowlevel_ops ops = {
     .write = op_write,
     .fsync = op_fsync,
     .opendir = op_opendir,
+    .releasedir = op_releasedir,
     .readdir = op_readdir,
     .readdirplus = op_readdirplus,
     .fsyncdir = op_fsync,
@@ -130,6 +131,7 @@ int fuse_server_new(struct fs *fs, struct park *park, const struct fuse_server_c
 
     if (!server)
         return -ENOMEM;
+    open_dirs_init(server);
     server->fs = fs;
     server->park = park;
     server->config = *config;
@@ -178,6 +180,7 @@ void fuse_server_free(struct fuse_server *server)
     clone_tokens_free(server->clone_tokens);
     fuse_listener_free(server->listener);
     turn_free(server->turn);
+    open_dirs_free(server);
     free(server);
 }
 

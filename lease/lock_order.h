@@ -35,6 +35,7 @@ enum lock_rank {
     LOCK_LISTENER,              /* fuse_listener.lock: who asks it to look */
     LOCK_RING,                  /* ring_thread.lock: a ring's entries and what others answered; fuse_ring.lock */
     LOCK_AWAKE,                 /* awake.lock: whether it shall end */
+    LOCK_OPEN_DIRS,             /* fuse_server.open_dirs.lock: directories that programs have open */
     LOCK_CLONE_TOKENS,          /* clone_tokens.lock: who may clone from which file */
     LOCK_SERVICE,               /* lease_service.lock: mail for the control thread, grants by id */
     LOCK_OUTPUT,                /* session.output_lock: what a client is still to be sent, whose turn it is to send */

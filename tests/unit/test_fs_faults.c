@@ -66,7 +66,7 @@ static void plant(struct fixture *f, struct tree *tree)
 static void remove_below(struct fixture *f, uint64_t ino)
 {
     struct fs_dir_entry *entries = calloc(MAX_ENTRIES, sizeof(*entries));
-    int n = fs_readdir(f->fs, ino, 2, true, entries, MAX_ENTRIES);
+    int n = fs_readdir(f->fs, ino, 2, UINT64_MAX, true, entries, MAX_ENTRIES);
 
     for (int i = 0; i < n; i++) {
         uint64_t child = entries[i].entry.ino;

@@ -45,7 +45,7 @@ static size_t list(struct fixture *f, uint64_t dir, unsigned char *seen, bool th
     size_t total = 0;
     int n;
 
-    while ((n = fs_readdir(f->fs, dir, cookie, false, entries, BATCH)) > 0) {
+    while ((n = fs_readdir(f->fs, dir, cookie, UINT64_MAX, false, entries, BATCH)) > 0) {
         for (int i = 0; i < n; i++) {
             uint64_t number = number_of(entries[i].name);
 

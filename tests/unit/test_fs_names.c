@@ -94,8 +94,8 @@ static void every_listed_entry_but_the_dots_counts_as_a_lookup(void **state)
     struct fs_dir_entry entries[8];
     struct stat attr;
 
-    assert_int_equal(fs_readdir(f->fs, FS_ROOT_INO, 0, true, entries, 8), 3);
-    assert_int_equal(fs_readdir(f->fs, FS_ROOT_INO, 0, false, entries, 8), 3);
+    assert_int_equal(fs_readdir(f->fs, FS_ROOT_INO, 0, UINT64_MAX, true, entries, 8), 3);
+    assert_int_equal(fs_readdir(f->fs, FS_ROOT_INO, 0, UINT64_MAX, false, entries, 8), 3);
     assert_int_equal(fs_unlink(f->fs, FS_ROOT_INO, "a", NULL), 0);
     fs_forget(f->fs, ino, 1);
     assert_int_equal(fs_getattr(f->fs, ino, &attr), 0);
@@ -220,7 +220,7 @@ static void a_listing_goes_on_where_it_stopped_whatever_changes(void **state)
         snprintf(name, sizeof(name), "go%d", i);
         make_file(f, name, 0);
     }
-    while ((n = fs_readdir(f->fs, FS_ROOT_INO, cookie, false, entries, 7)) > 0) {
+    while ((n = fs_readdir(f->fs, FS_ROOT_INO, cookie, UINT64_MAX, false, entries, 7)) > 0) {
         for (int i = 0; i < n; i++) {
             int number;
 
@@ -239,6 +239,57 @@ static void a_listing_goes_on_where_it_stopped_whatever_changes(void **state)
     assert_int_equal(n, 0);
     for (int i = 0; i < FILES; i++)
         assert_int_equal(seen[i], 1);
+}
+
+/* Of the first entry behind a cookie; "": there is none. */
+static const char *name_after(struct fixture *f, uint64_t cookie, uint64_t end)
+{
+    static struct fs_dir_entry entry;
+    int n = fs_readdir(f->fs, FS_ROOT_INO, cookie, end, false, &entry, 1);
+
+    assert_true(n >= 0);
+    return n ? entry.name : "";
+}
+
+static void what_came_later_is_behind_the_end(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t before, after;
+
+    make_file(f, "a", 0);
+    assert_int_equal(fs_readdir_end(f->fs, FS_ROOT_INO, &before), 0);
+    make_file(f, "b", 0);
+    assert_int_equal(fs_readdir_end(f->fs, FS_ROOT_INO, &after), 0);
+    assert_string_equal(name_after(f, 2, before), "a");
+    assert_string_equal(name_after(f, before - 1, before), "");
+    assert_string_equal(name_after(f, before - 1, after), "b");
+    assert_string_equal(name_after(f, after - 1, after), "");
+    assert_int_equal(fs_readdir_end(f->fs, make_file(f, "c", 0), &after), -ENOTDIR);
+    assert_int_equal(fs_readdir_end(f->fs, 12345, &after), -ESTALE);
+}
+
+static void another_name_in_the_same_directory_is_at_the_same_place(void **state)
+{
+    struct fixture *f = *state;
+    struct fs_cred root = {0, 0};
+    uint64_t dir = make_dir(f, FS_ROOT_INO, "dir"), end;
+
+    make_file(f, "a", 0);
+    make_file(f, "b", 0);
+    assert_int_equal(fs_readdir_end(f->fs, FS_ROOT_INO, &end), 0);
+    assert_int_equal(fs_rename(f->fs, FS_ROOT_INO, "a", FS_ROOT_INO, "A", 0, root, NULL), 0);
+    assert_string_equal(name_after(f, 3, end), "A");
+    assert_string_equal(name_after(f, 4, end), "b");
+    assert_true(exists(f, FS_ROOT_INO, "A") && !exists(f, FS_ROOT_INO, "a"));
+
+    /* What leaves the directory and comes back has come later; so has what leaves a whiteout behind. */
+    assert_int_equal(fs_rename(f->fs, FS_ROOT_INO, "A", dir, "a", 0, root, NULL), 0);
+    assert_int_equal(fs_rename(f->fs, dir, "a", FS_ROOT_INO, "a", 0, root, NULL), 0);
+    assert_string_equal(name_after(f, 3, UINT64_MAX), "b");
+    assert_string_equal(name_after(f, 5, UINT64_MAX), "a");
+    assert_int_equal(fs_rename(f->fs, FS_ROOT_INO, "b", FS_ROOT_INO, "B", RENAME_WHITEOUT, root, NULL), 0);
+    assert_string_equal(name_after(f, 3, UINT64_MAX), "b");
+    assert_string_equal(name_after(f, 6, UINT64_MAX), "B");
 }
 
 static void a_path_is_told_by_one_of_the_names(void **state)
@@ -295,6 +346,8 @@ int main(void)
         TEST(a_directory_does_not_move_into_itself),
         TEST(renaming_one_of_two_names_onto_the_other_does_nothing),
         TEST(a_listing_goes_on_where_it_stopped_whatever_changes),
+        TEST(what_came_later_is_behind_the_end),
+        TEST(another_name_in_the_same_directory_is_at_the_same_place),
         TEST(a_path_is_told_by_one_of_the_names),
         TEST(the_parent_is_found_by_its_dots),
     };

@@ -88,7 +88,7 @@ static inline void say_tree(struct fixture *f, uint64_t ino, uint64_t parent, co
                             struct seen *seen, struct text *text)
 {
     struct fs_dir_entry *entries = calloc(MAX_ENTRIES, sizeof(*entries));
-    int n = fs_readdir(f->fs, ino, 0, false, entries, MAX_ENTRIES);
+    int n = fs_readdir(f->fs, ino, 0, UINT64_MAX, false, entries, MAX_ENTRIES);
     nlink_t below = 0;
 
     assert_in_range(n, 2, MAX_ENTRIES - 1);
